@@ -1,0 +1,138 @@
+"""Voxels, kernel maps and sparse convolutions against dense references in float64."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from ttt_kd_ros.sparse.convolution import sparse_convolution
+from ttt_kd_ros.sparse.kernel_map import downsampling_map, pack, submanifold_map, unpack
+from ttt_kd_ros.sparse.voxels import voxelise
+
+SIZE = 10
+
+
+def random_voxels(seed, batches=2, share=0.2, origin=(0, 0, 0)):
+    """Coordinates (V, 4) of a random occupancy, sorted by key."""
+    generator = torch.Generator().manual_seed(seed)
+    occupied = (torch.rand(batches, SIZE, SIZE, SIZE, generator=generator) < share).nonzero()
+    occupied[:, 1:] += torch.tensor(origin)
+    return occupied
+
+
+def to_dense(coordinates, features, batches=2, size=SIZE):
+    dense = features.new_zeros(batches, features.shape[1], size, size, size)
+    b, x, y, z = coordinates.unbind(1)
+    return dense.index_put((b[:, None], torch.arange(features.shape[1])[None], x[:, None], y[:, None], z[:, None]), features)
+
+
+def at(dense, coordinates):
+    b, x, y, z = coordinates.unbind(1)
+    return dense[b, :, x, y, z]
+
+
+def gradients(output, *inputs):
+    generator = torch.Generator().manual_seed(7)
+    return torch.autograd.grad(output, inputs, torch.randn(output.shape, dtype=output.dtype, generator=generator))
+
+
+def assert_equal(sparse, dense):
+    for a, b in zip(sparse, dense, strict=True):
+        assert (a - b).norm() <= 1e-10 * b.norm()
+
+
+def leaves(voxels, offsets, c_in=5, c_out=4):
+    generator = torch.Generator().manual_seed(3)
+    features = torch.randn(voxels, c_in, dtype=torch.float64, generator=generator, requires_grad=True)
+    weight = torch.randn(offsets, c_in, c_out, dtype=torch.float64, generator=generator, requires_grad=True)
+    return features, weight
+
+
+@pytest.mark.parametrize("kernel_size", [1, 3, 5])
+def test_submanifold_convolution_and_its_gradients_equal_a_dense_convolution_at_the_occupied_voxels(kernel_size):
+    coordinates = random_voxels(0)
+    features, weight = leaves(len(coordinates), kernel_size**3)
+    sparse = sparse_convolution(features, weight, submanifold_map(pack(coordinates), kernel_size))
+    kernel = weight.view(kernel_size, kernel_size, kernel_size, 5, 4).permute(4, 3, 0, 1, 2)
+    dense = at(F.conv3d(to_dense(coordinates, features), kernel, padding=kernel_size // 2), coordinates)
+    assert_equal([sparse, *gradients(sparse, features, weight)], [dense, *gradients(dense, features, weight)])
+
+
+def test_strided_convolution_and_its_gradients_equal_a_dense_convolution():
+    coordinates = random_voxels(1)
+    features, weight = leaves(len(coordinates), 8)
+    coarse_keys, kernel_map = downsampling_map(pack(coordinates))
+    sparse = sparse_convolution(features, weight, kernel_map)
+    kernel = weight.view(2, 2, 2, 5, 4).permute(4, 3, 0, 1, 2)
+    dense = at(F.conv3d(to_dense(coordinates, features), kernel, stride=2), unpack(coarse_keys))
+    assert_equal([sparse, *gradients(sparse, features, weight)], [dense, *gradients(dense, features, weight)])
+
+
+def test_inverse_convolution_and_its_gradients_equal_a_dense_transposed_convolution():
+    coordinates = random_voxels(2)
+    coarse_keys, kernel_map = downsampling_map(pack(coordinates))
+    features, weight = leaves(len(coarse_keys), 8)
+    sparse = sparse_convolution(features, weight, kernel_map.transposed())
+    kernel = weight.view(2, 2, 2, 5, 4).permute(3, 4, 0, 1, 2)
+    coarse = to_dense(unpack(coarse_keys), features, size=SIZE // 2)
+    dense = at(F.conv_transpose3d(coarse, kernel, stride=2), coordinates)
+    assert_equal([sparse, *gradients(sparse, features, weight)], [dense, *gradients(dense, features, weight)])
+
+
+def test_a_strided_convolution_reaches_every_coarse_voxel_that_holds_an_input_and_no_other():
+    coordinates = random_voxels(3)
+    coarse_keys, _ = downsampling_map(pack(coordinates))
+    expected = {(b, x // 2, y // 2, z // 2) for b, x, y, z in coordinates.tolist()}
+    assert {tuple(c) for c in unpack(coarse_keys).tolist()} == expected
+
+
+def test_maps_do_not_depend_on_where_the_voxels_are():
+    here, there = random_voxels(4), random_voxels(4, origin=(-31002, 26, -7344))
+    for a, b in zip(submanifold_map(pack(here), 3).pairs, submanifold_map(pack(there), 3).pairs, strict=True):
+        assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+    for a, b in zip(downsampling_map(pack(here))[1].pairs, downsampling_map(pack(there))[1].pairs, strict=True):
+        assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+def test_repeated_convolutions_are_equal_to_the_bit():
+    coordinates = random_voxels(5, batches=40)
+    kernel_map = submanifold_map(pack(coordinates), 3)
+    features, weight = (t.detach().float().requires_grad_() for t in leaves(len(coordinates), 27, 32, 32))
+    runs = []
+    for _ in range(5):
+        output = sparse_convolution(features, weight, kernel_map)
+        runs.append([output, *gradients(output, features, weight)])
+    assert all(torch.equal(a, b) for run in runs[1:] for a, b in zip(runs[0], run, strict=True))
+
+
+def test_only_the_gradients_that_are_asked_for_are_computed():
+    coordinates = random_voxels(6)
+    features, weight = leaves(len(coordinates), 27)
+    frozen = weight.detach()
+    output = sparse_convolution(features, frozen, submanifold_map(pack(coordinates), 3))
+    output.sum().backward()
+    assert features.grad is not None
+    assert frozen.grad is None
+
+
+def test_packed_coordinates_come_back():
+    coordinates = torch.tensor([[0, -5, 7, -1], [3, 32000, -32000, 12], [127, 0, 0, 0]])
+    assert torch.equal(unpack(pack(coordinates)), coordinates)
+
+
+def test_every_point_lies_in_its_voxel():
+    points = torch.randn(500, 3, generator=torch.Generator().manual_seed(8)) * 20
+    batch = torch.arange(500) % 3
+    grid = voxelise(points, 0.3, batch)
+    voxel = unpack(grid.keys)[grid.inverse]
+    assert torch.equal(voxel[:, 0], batch)
+    assert torch.equal(voxel[:, 1:], torch.floor(points / 0.3).long())
+    assert torch.equal(grid.counts, torch.bincount(grid.inverse))
+    assert (grid.keys.diff() > 0).all()
+
+
+def test_voxel_means_are_the_means_of_their_points():
+    points = torch.randn(300, 3, generator=torch.Generator().manual_seed(9), dtype=torch.float64)
+    grid = voxelise(points, 0.5)
+    mean = grid.mean(points)
+    for row in range(len(grid)):
+        assert torch.allclose(mean[row], points[grid.inverse == row].mean(dim=0))

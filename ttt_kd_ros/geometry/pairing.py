@@ -1,0 +1,104 @@
+"""Which point of a scan is seen at which pixel of a picture."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
+
+from ttt_kd_ros.errors import InputError
+from ttt_kd_ros.frame import Camera
+from ttt_kd_ros.geometry.projection import project
+
+
+@dataclass(frozen=True)
+class OcclusionSettings:
+    """How the depth buffer decides that a point is hidden.
+
+    Parameters
+    ----------
+    cell_deg
+        Angular size of a cell of the depth buffer.
+    window_deg
+        How far above and below a point nearer points are looked for; at least the angle between two beams.
+    margin_m, margin_ratio
+        A point is hidden if it lies more than ``margin_m + margin_ratio * depth`` behind the surface in front.
+    """
+
+    cell_deg: float = 0.2
+    window_deg: float = 1.0
+    margin_m: float = 0.3
+    margin_ratio: float = 0.03
+
+    def __post_init__(self) -> None:
+        if not 0 < self.cell_deg <= self.window_deg:
+            raise InputError("occlusion needs 0 < cell_deg <= window_deg")
+        if self.margin_m < 0 or self.margin_ratio < 0:
+            raise InputError("occlusion margins cannot be negative")
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Points and the pixels that show them.
+
+    Parameters
+    ----------
+    points
+        (M,) int64, rows of the scan.
+    pixels
+        (M, 2) float32 [px].
+    depth
+        (M,) float32 [m] along the optical axis.
+    """
+
+    points: Tensor
+    pixels: Tensor
+    depth: Tensor
+
+
+def pair_points(points: Tensor, camera: Camera, occlusion: OcclusionSettings = OcclusionSettings()) -> Pairs:
+    """Pair every point that the camera sees with its pixel.
+
+    Parameters
+    ----------
+    points
+        (N, 3) float32 [m] in the camera's optical frame.
+    camera
+        Intrinsics at the size of the picture.
+    occlusion
+        Settings of the depth buffer.
+    """
+    pixels, visible = project(camera, points)
+    rows = visible.nonzero().squeeze(1)
+    pixels, depth = pixels[rows], points[rows, 2]
+    shown = ~_hidden(pixels, depth, camera, occlusion)
+    return Pairs(rows[shown], pixels[shown], depth[shown])
+
+
+def _hidden(pixels: Tensor, depth: Tensor, camera: Camera, settings: OcclusionSettings) -> Tensor:
+    """Whether there is a nearer surface both above and below the point in the picture.
+
+    A scan is sparse, so a depth buffer at pixel size has holes between the beams, and one with cells as large as the
+    holes hides the ground, whose depth changes quickly from beam to beam. Ground has nearer points on one side only,
+    a surface behind an obstacle has the obstacle on both.
+    """
+    focal = float(camera.K[0, 0])
+    cell = focal * math.radians(settings.cell_deg)
+    columns, rows = math.ceil(camera.width / cell), math.ceil(camera.height / cell)
+    column = ((pixels[:, 0] + 0.5) / cell).long().clamp_(0, columns - 1)
+    row = ((pixels[:, 1] + 0.5) / cell).long().clamp_(0, rows - 1)
+    index = row * columns + column
+    buffer = depth.new_full((rows * columns,), math.inf)
+    nearness = -buffer.scatter_reduce_(0, index, depth, "amin").view(1, 1, rows, columns)
+    reach = max(1, round(settings.window_deg / settings.cell_deg))
+    above = _window_max(F.pad(nearness, (1, 1, reach, 0), value=-math.inf), reach)[:-1]
+    below = _window_max(F.pad(nearness, (1, 1, 0, reach), value=-math.inf), reach)[1:]
+    surface = -torch.minimum(above, below).flatten()[index]
+    return depth * (1 - settings.margin_ratio) - settings.margin_m > surface
+
+
+def _window_max(padded: Tensor, reach: int) -> Tensor:
+    return F.max_pool2d(padded, kernel_size=(reach, 3), stride=1)[0, 0]

@@ -1,0 +1,28 @@
+"""Rigid transforms as 4x4 matrices."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+
+def rigid(rotation: NDArray[np.float64], translation: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(4, 4) transform from a (3, 3) rotation and a (3,) translation [m]."""
+    T = np.eye(4)
+    T[:3, :3] = rotation
+    T[:3, 3] = translation
+    return T
+
+
+def invert(T: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Inverse of a rigid transform: ``T_b_a`` from ``T_a_b``."""
+    rotation = T[:3, :3].T
+    return rigid(rotation, -rotation @ T[:3, 3])
+
+
+def transform_points(T: NDArray[np.float64], points: Tensor) -> Tensor:
+    """Points (N, 3) of the source frame in the target frame of `T` = ``T_target_source``, on the points' device."""
+    matrix = torch.as_tensor(T, dtype=torch.float64).to(points)
+    return points @ matrix[:3, :3].T + matrix[:3, 3]

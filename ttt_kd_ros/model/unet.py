@@ -1,0 +1,148 @@
+"""A residual sparse U-Net: the 3D backbone ψ."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from ttt_kd_ros.errors import InputError
+from ttt_kd_ros.sparse.convolution import SparseConvolution
+from ttt_kd_ros.sparse.kernel_map import KernelMap
+from ttt_kd_ros.sparse.voxels import Pyramid
+
+
+@dataclass(frozen=True)
+class UNetConfig:
+    """Size of the backbone.
+
+    Parameters
+    ----------
+    stem
+        Channels of the first convolution.
+    stem_kernel_size
+        Its kernel, odd.
+    encoder, decoder
+        Channels of each stage, from fine to coarse and from coarse to fine; as many of one as of the other.
+    encoder_blocks, decoder_blocks
+        Residual blocks of each stage.
+    """
+
+    stem: int = 16
+    stem_kernel_size: int = 3
+    encoder: tuple[int, ...] = (16, 32, 48, 64)
+    decoder: tuple[int, ...] = (64, 48, 32, 32)
+    encoder_blocks: tuple[int, ...] = (1, 1, 1, 1)
+    decoder_blocks: tuple[int, ...] = (1, 1, 1, 1)
+
+    def __post_init__(self) -> None:
+        stages = {len(self.encoder), len(self.decoder), len(self.encoder_blocks), len(self.decoder_blocks)}
+        if len(stages) != 1 or not self.encoder:
+            raise InputError("the U-Net's encoder, decoder and their block counts must have the same, non-zero length")
+        if self.stem_kernel_size % 2 == 0 or self.stem_kernel_size < 1:
+            raise InputError(f"stem_kernel_size is {self.stem_kernel_size}; it must be odd and positive")
+        if min(self.stem, *self.encoder, *self.decoder) < 1 or min(*self.encoder_blocks, *self.decoder_blocks) < 1:
+            raise InputError("the U-Net's channels and block counts must be positive")
+
+    @property
+    def depth(self) -> int:
+        """Number of resolutions."""
+        return len(self.encoder) + 1
+
+
+class _ConvNormReLU(nn.Module):
+    def __init__(self, in_channels: int, out_channels: int, offsets: int) -> None:
+        super().__init__()
+        self.convolution = SparseConvolution(in_channels, out_channels, offsets)
+        self.norm = nn.BatchNorm1d(out_channels)
+
+    def forward(self, features: Tensor, kernel_map: KernelMap) -> Tensor:
+        return torch.relu(self.norm(self.convolution(features, kernel_map)))
+
+
+class _ResidualBlock(nn.Module):
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.first = _ConvNormReLU(in_channels, out_channels, 27)
+        self.second = SparseConvolution(out_channels, out_channels, 27)
+        self.norm = nn.BatchNorm1d(out_channels)
+        self.shortcut: nn.Module = nn.Identity()
+        if in_channels != out_channels:
+            self.shortcut = nn.Sequential(
+                nn.Linear(in_channels, out_channels, bias=False), nn.BatchNorm1d(out_channels)
+            )
+
+    def forward(self, features: Tensor, neighbours: KernelMap) -> Tensor:
+        residual = self.norm(self.second(self.first(features, neighbours), neighbours))
+        return torch.relu(residual + self.shortcut(features))
+
+
+class _Stage(nn.Module):
+    """Change of resolution, concatenation with the skip connection if there is one, residual blocks."""
+
+    def __init__(self, in_channels: int, out_channels: int, blocks: int, skip_channels: int = 0) -> None:
+        super().__init__()
+        self.resample = _ConvNormReLU(in_channels, out_channels, 8)
+        widths = [out_channels + skip_channels] + [out_channels] * blocks
+        self.blocks = nn.ModuleList(_ResidualBlock(a, b) for a, b in pairwise(widths))
+
+    def forward(
+        self, features: Tensor, resampling: KernelMap, neighbours: KernelMap, skip: Tensor | None = None
+    ) -> Tensor:
+        features = self.resample(features, resampling)
+        if skip is not None:
+            features = torch.cat([features, skip], dim=1)
+        for block in self.blocks:
+            features = block(features, neighbours)
+        return features
+
+
+class SparseUNet(nn.Module):
+    """Residual U-Net over a voxel pyramid.
+
+    Parameters
+    ----------
+    in_channels
+        Size of the input features.
+    config
+        Size of the network.
+
+    Notes
+    -----
+    The layout is that of MinkUNet (Choy et al., "4D Spatio-Temporal ConvNets", CVPR 2019) in the form that is known
+    as SpUNet: changes of resolution with kernel 2 and stride 2, basic residual blocks with kernel 3.
+    """
+
+    def __init__(self, in_channels: int, config: UNetConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.stem = _ConvNormReLU(in_channels, config.stem, config.stem_kernel_size**3)
+        fine = (config.stem, *config.encoder[:-1])
+        self.encoder = nn.ModuleList(
+            _Stage(a, b, n) for a, b, n in zip(fine, config.encoder, config.encoder_blocks, strict=True)
+        )
+        coarse = (config.encoder[-1], *config.decoder[:-1])
+        self.decoder = nn.ModuleList(
+            _Stage(a, b, n, skip)
+            for a, b, n, skip in zip(coarse, config.decoder, config.decoder_blocks, reversed(fine), strict=True)
+        )
+
+    @property
+    def out_channels(self) -> int:
+        """Size of the output features."""
+        return self.config.decoder[-1]
+
+    def forward(self, features: Tensor, pyramid: Pyramid) -> Tensor:
+        """Features (V, out_channels) of every voxel from (V, in_channels)."""
+        features = self.stem(features, pyramid.stem)
+        skips = []
+        for stage, down, neighbours in zip(self.encoder, pyramid.down, pyramid.neighbours[1:], strict=True):
+            skips.append(features)
+            features = stage(features, down, neighbours)
+        for stage, down, neighbours in zip(
+            self.decoder, reversed(pyramid.down), reversed(pyramid.neighbours[:-1]), strict=True
+        ):
+            features = stage(features, down.transposed(), neighbours, skips.pop())
+        return features

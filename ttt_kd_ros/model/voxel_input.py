@@ -1,0 +1,68 @@
+"""What the network sees of a scan."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ttt_kd_ros.model.unet import UNetConfig
+from ttt_kd_ros.sparse.kernel_map import unpack
+from ttt_kd_ros.sparse.voxels import Pyramid, VoxelGrid, build_pyramid, voxelise
+
+FEATURES = ("one", "height", "offset x", "offset y", "offset z")
+"""Input features of a voxel, means over its points: 1, height over ground [m], offset from its centre [voxels]."""
+
+
+@dataclass(frozen=True)
+class VoxelInput:
+    """Voxels of one or several scans with their input features and kernel maps.
+
+    Parameters
+    ----------
+    grid
+        The voxels.
+    features
+        (V, len(FEATURES)) float32.
+    pyramid
+        Kernel maps.
+    """
+
+    grid: VoxelGrid
+    features: Tensor
+    pyramid: Pyramid
+
+
+def voxel_input(points: Tensor, voxel_size: float, unet: UNetConfig, batch: Tensor | None = None) -> VoxelInput:
+    """Voxelise points.
+
+    Parameters
+    ----------
+    points
+        (N, 3) float32 [m], finite, in the base frame: z is the height over ground, which makes a model independent of
+        where the sensor is mounted.
+    voxel_size
+        Edge length [m].
+    unet
+        The network that the kernel maps are for.
+    batch
+        (N,) int64, scan of each point; one scan if None.
+    """
+    grid = voxelise(points, voxel_size, batch)
+    mean = grid.mean(points)
+    offset = mean / voxel_size - (unpack(grid.keys)[:, 1:] + 0.5).to(mean)
+    features = torch.cat([torch.ones_like(mean[:, :1]), mean[:, 2:], offset], dim=1)
+    return VoxelInput(grid, features, build_pyramid(grid.keys, unet.depth, unet.stem_kernel_size))
+
+
+def crop(voxels: VoxelInput, keep: Tensor, unet: UNetConfig) -> VoxelInput:
+    """The voxels selected by the (V,) bool mask `keep`, with kernel maps of their own.
+
+    The points' voxel is -1 where it was left out.
+    """
+    rank = torch.cumsum(keep, dim=0) - 1
+    inverse = torch.where(keep, rank, -1)[voxels.grid.inverse]
+    keys = voxels.grid.keys[keep]
+    grid = VoxelGrid(keys, inverse, voxels.grid.counts[keep])
+    return VoxelInput(grid, voxels.features[keep], build_pyramid(keys, unet.depth, unet.stem_kernel_size))

@@ -1,0 +1,102 @@
+"""Points to voxels and back, and the pyramid of kernel maps that a U-Net walks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ttt_kd_ros.sparse.kernel_map import COORDINATE_LIMIT, KernelMap, downsampling_map, pack, submanifold_map
+
+
+@dataclass(frozen=True)
+class VoxelGrid:
+    """The occupied voxels of one or several scans.
+
+    Parameters
+    ----------
+    keys
+        (V,) int64, sorted and distinct (`ttt_kd_ros.sparse.kernel_map.unpack` gives the coordinates).
+    inverse
+        (N,) int64, the voxel of each point.
+    counts
+        (V,) int64, points in each voxel.
+    """
+
+    keys: Tensor
+    inverse: Tensor
+    counts: Tensor
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def mean(self, values: Tensor) -> Tensor:
+        """(V, C) mean over each voxel's points of (N, C) values."""
+        total = values.new_zeros(len(self), values.shape[1]).index_add_(0, self.inverse, values)
+        return total / self.counts.to(values)[:, None]
+
+
+def voxelise(points: Tensor, voxel_size: float, batch: Tensor | None = None) -> VoxelGrid:
+    """Sort points into voxels.
+
+    Parameters
+    ----------
+    points
+        (N, 3) float [m], finite and within `coordinate_range` of the origin.
+    voxel_size
+        Edge length [m].
+    batch
+        (N,) int64, scan of each point; one scan if None.
+    """
+    cells = torch.floor(points / voxel_size).long()
+    scan = cells.new_zeros(len(cells)) if batch is None else batch
+    keys, inverse, counts = torch.unique(
+        pack(torch.cat([scan[:, None], cells], dim=1)), return_inverse=True, return_counts=True
+    )
+    return VoxelGrid(keys, inverse, counts)
+
+
+def coordinate_range(voxel_size: float) -> float:
+    """Largest absolute coordinate [m] that a voxel grid can hold."""
+    return COORDINATE_LIMIT * voxel_size
+
+
+@dataclass(frozen=True)
+class Pyramid:
+    """Kernel maps of a voxel grid at every resolution; they do not change while the weights do.
+
+    Parameters
+    ----------
+    stem
+        Submanifold map of the first convolution, on the finest level.
+    neighbours
+        Submanifold maps with a 3x3x3 kernel, one for each level, finest first.
+    down
+        Map from each level to the next coarser one.
+    """
+
+    stem: KernelMap
+    neighbours: tuple[KernelMap, ...]
+    down: tuple[KernelMap, ...]
+
+
+def build_pyramid(keys: Tensor, depth: int, stem_kernel_size: int = 3) -> Pyramid:
+    """Kernel maps for a U-Net with `depth` resolutions.
+
+    Parameters
+    ----------
+    keys
+        (V,) int64, sorted and distinct.
+    depth
+        Number of levels, at least 1.
+    stem_kernel_size
+        Kernel size of the first convolution.
+    """
+    neighbours, down = [submanifold_map(keys, 3)], []
+    stem = neighbours[0] if stem_kernel_size == 3 else submanifold_map(keys, stem_kernel_size)
+    for _ in range(depth - 1):
+        keys, kernel_map = downsampling_map(keys)
+        down.append(kernel_map)
+        neighbours.append(submanifold_map(keys, 3))
+    return Pyramid(stem, tuple(neighbours), tuple(down))
