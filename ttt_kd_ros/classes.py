@@ -106,11 +106,14 @@ def load_label_map(name: str | Path, classes: ClassList) -> NDArray[np.uint8]:
     Raises
     ------
     InputError
-        If the map does not exist or names an unknown class.
+        If there is no such file, or it has no map to `classes`, or names an unknown class.
     """
     path = config_file("labels", name)
     table = np.full(256, IGNORE_LABEL, dtype=np.uint8)
-    for class_name, sources in yaml.safe_load(path.read_text())["maps"][classes.name].items():
+    maps = yaml.safe_load(path.read_text())["maps"]
+    if classes.name not in maps:
+        raise InputError(f"{path} has no map to the class list '{classes.name}', only to {', '.join(maps)}; add one")
+    for class_name, sources in maps[classes.name].items():
         if class_name not in classes.names:
             raise InputError(f"{path}: '{class_name}' is no class of {classes.name} ({', '.join(classes.names)})")
         table[list(sources)] = classes.names.index(class_name)

@@ -21,8 +21,9 @@ def random_voxels(seed, batches=2, share=0.2, origin=(0, 0, 0)):
 
 def to_dense(coordinates, features, batches=2, size=SIZE):
     dense = features.new_zeros(batches, features.shape[1], size, size, size)
-    b, x, y, z = coordinates.unbind(1)
-    return dense.index_put((b[:, None], torch.arange(features.shape[1])[None], x[:, None], y[:, None], z[:, None]), features)
+    b, x, y, z = coordinates[:, :, None].unbind(1)
+    channel = torch.arange(features.shape[1])[None]
+    return dense.index_put((b, channel, x, y, z), features)
 
 
 def at(dense, coordinates):

@@ -7,7 +7,8 @@ trained. Loading refuses a file whose weights do not fit its manifest.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -63,10 +64,10 @@ class Manifest:
             network = dict(data["network"])
             if tuple(network.pop("features")) != FEATURES:
                 raise CheckpointError("was trained on other input features than this version computes")
-            unet: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in network.pop("unet").items()}
+            unet = UNetConfig.from_dict(network.pop("unet"))
             classes = ClassList.from_dict(network.pop("classes"))
             teacher = TeacherSpec(**network.pop("teacher"))
-            return cls(NetworkConfig(classes, teacher, unet=UNetConfig(**unet), **network), data["training"])
+            return cls(NetworkConfig(classes, teacher, unet=unet, **network), data["training"])
         except CheckpointError:
             raise
         except (KeyError, TypeError, AttributeError, InputError, json.JSONDecodeError) as error:
@@ -101,7 +102,8 @@ def load_manifest(path: str | Path) -> Manifest:
     CheckpointError
         If there is no such file, it is damaged, or it is no checkpoint of this package.
     """
-    return _read(path)[0]
+    with _opened(path) as file:
+        return _manifest(file, path)
 
 
 def load_checkpoint(path: str | Path) -> tuple[Network, Manifest]:
@@ -113,17 +115,11 @@ def load_checkpoint(path: str | Path) -> tuple[Network, Manifest]:
         If there is no such file, it is damaged, or its weights do not fit its manifest; the message spells out the
         differences.
     """
-    manifest, tensors = _read(path)
+    with _opened(path) as file:
+        manifest = _manifest(file, path)
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     network = Network(manifest.network)
-    expected = network.state_dict()
-    problems = [f"{name} is missing" for name in expected.keys() - tensors.keys()]
-    problems += [f"{name} is unknown" for name in tensors.keys() - expected.keys()]
-    problems += [
-        f"{name} has shape {tuple(tensors[name].shape)} instead of {tuple(expected[name].shape)}"
-        for name in expected.keys() & tensors.keys()
-        if tensors[name].shape != expected[name].shape
-    ]
-    problems += [f"{n} is not finite" for n, t in tensors.items() if t.is_floating_point() and not t.isfinite().all()]
+    problems = _differences(tensors, network.state_dict())
     if problems:
         more = f" and {len(problems) - 4} more" if len(problems) > 4 else ""
         raise CheckpointError(f"{path}: the weights do not fit the manifest: {'; '.join(sorted(problems)[:4])}{more}")
@@ -131,16 +127,31 @@ def load_checkpoint(path: str | Path) -> tuple[Network, Manifest]:
     return network.eval(), manifest
 
 
-def _read(path: str | Path) -> tuple[Manifest, dict[str, Tensor]]:
+def _differences(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> list[str]:
+    problems = [f"{name} is missing" for name in expected.keys() - tensors.keys()]
+    problems += [f"{name} is unknown" for name in tensors.keys() - expected.keys()]
+    problems += [
+        f"{name} has shape {tuple(tensors[name].shape)} instead of {tuple(expected[name].shape)}"
+        for name in expected.keys() & tensors.keys()
+        if tensors[name].shape != expected[name].shape
+    ]
+    return problems + [f"{name} is not finite" for name, tensor in tensors.items() if not tensor.isfinite().all()]
+
+
+@contextmanager
+def _opened(path: str | Path) -> Iterator[Any]:
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            yield file
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path}: cannot be read as a safetensors file ({error}); is it complete?") from error
+
+
+def _manifest(file: Any, path: str | Path) -> Manifest:
+    metadata = file.metadata() or {}
     if _KEY not in metadata:
         raise CheckpointError(f"{path}: is no checkpoint of ttt_kd_ros; make one with `ttt_kd train`")
     try:
-        return Manifest.from_json(metadata[_KEY]), tensors
+        return Manifest.from_json(metadata[_KEY])
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error

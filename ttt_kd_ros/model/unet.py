@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -45,6 +47,21 @@ class UNetConfig:
             raise InputError(f"stem_kernel_size is {self.stem_kernel_size}; it must be odd and positive")
         if min(self.stem, *self.encoder, *self.decoder) < 1 or min(*self.encoder_blocks, *self.decoder_blocks) < 1:
             raise InputError("the U-Net's channels and block counts must be positive")
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> UNetConfig:
+        """Read plain values, as from JSON or YAML.
+
+        Raises
+        ------
+        InputError
+            If a key is unknown or a value is of the wrong type.
+        """
+        try:
+            values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
+            return cls(**values)
+        except (TypeError, AttributeError) as error:
+            raise InputError(f"the U-Net's configuration cannot be used: {error}") from error
 
     @property
     def depth(self) -> int:

@@ -1,0 +1,75 @@
+"""Pairing of points and pixels: what is hidden, what is not."""
+
+import numpy as np
+import pytest
+import torch
+
+from ttt_kd_ros.errors import InputError
+from ttt_kd_ros.frame import Camera
+from ttt_kd_ros.geometry.pairing import OcclusionSettings, pair_points
+from ttt_kd_ros.geometry.projection import project
+
+CAMERA = Camera(1242, 375, np.array([[721.5, 0.0, 609.6], [0.0, 721.5, 172.9], [0.0, 0.0, 1.0]]))
+
+
+def surface(depth, x, y, step_deg=0.35):
+    """Points (N, 3) of an upright rectangle at `depth` seen in steps of an angle, as a LiDAR at the camera would."""
+    step = np.radians(step_deg) * depth
+    xs, ys = np.meshgrid(np.arange(*x, step), np.arange(*y, step))
+    return torch.tensor(np.stack([xs.ravel(), ys.ravel(), np.full(xs.size, float(depth))], axis=1), dtype=torch.float32)
+
+
+def ground(height=1.7, beams=40):
+    """Points of flat ground under the camera, one row for each beam."""
+    depths = height / np.tan(np.radians(np.linspace(1.5, 20, beams)))
+    rows = [np.stack([np.linspace(-0.6, 0.6, 200) * d, np.full(200, height), np.full(200, d)], axis=1) for d in depths]
+    return torch.tensor(np.concatenate(rows), dtype=torch.float32)
+
+
+def paired(points):
+    mask = torch.zeros(len(points), dtype=torch.bool)
+    mask[pair_points(points, CAMERA).points] = True
+    return mask
+
+
+def test_pairs_are_the_points_with_their_projections():
+    points = surface(20.0, (-30, 30), (-6, 6))
+    pairs = pair_points(points, CAMERA)
+    pixels, visible = project(CAMERA, points)
+    assert torch.equal(pairs.points, visible.nonzero().squeeze(1))
+    assert torch.equal(pairs.pixels, pixels[visible])
+    assert torch.equal(pairs.depth, points[visible, 2])
+
+
+def test_a_wall_behind_an_obstacle_is_hidden_and_the_wall_beside_it_is_not():
+    obstacle, wall = surface(10.0, (-1, 1), (-1, 1)), surface(25.0, (-14, 14), (-4, 4))
+    shown = paired(torch.cat([obstacle, wall]))
+    assert shown[: len(obstacle)].all()
+    x, y = wall[:, 0] / 2.5, wall[:, 1] / 2.5
+    behind = (x.abs() < 0.9) & (y.abs() < 0.9)
+    beside = (x.abs() > 1.2) | (y.abs() > 1.2)
+    shown_wall = shown[len(obstacle) :]
+    assert not shown_wall[behind].any()
+    assert torch.equal(shown_wall[beside], project(CAMERA, wall)[1][beside])
+
+
+def test_ground_hides_no_ground():
+    points = ground()
+    assert torch.equal(paired(points), project(CAMERA, points)[1])
+
+
+def test_a_surface_slightly_behind_another_is_not_hidden():
+    front, back = surface(20.0, (-2, 2), (-2, 2)), surface(20.4, (-2, 2), (-2, 2))
+    assert paired(torch.cat([front, back])).all()
+
+
+def test_no_visible_point_gives_no_pair():
+    pairs = pair_points(torch.tensor([[0.0, 0.0, -1.0]]), CAMERA)
+    assert len(pairs.points) == 0
+    assert pairs.pixels.shape == (0, 2)
+
+
+@pytest.mark.parametrize("change", [{"cell_deg": 0.0}, {"window_deg": 0.1}, {"margin_m": -1.0}])
+def test_settings_out_of_range_are_refused(change):
+    with pytest.raises(InputError):
+        OcclusionSettings(**change)

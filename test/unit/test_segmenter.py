@@ -1,0 +1,248 @@
+"""The Segmenter: one label for each point, adaptation within its bounds, the source model where it is off."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from ttt_kd_ros.adaptation.settings import AdaptationSettings
+from ttt_kd_ros.errors import CheckpointError, InputError, TeacherError
+from ttt_kd_ros.frame import IGNORE_LABEL, Camera, CameraView, Frame, Scan
+from ttt_kd_ros.geometry.pairing import pair_points
+from ttt_kd_ros.geometry.transforms import invert, rigid, transform_points
+from ttt_kd_ros.model.checkpoint import save_checkpoint
+from ttt_kd_ros.segmenter import Segmenter, load_segmenter
+from ttt_kd_ros.teacher.features import FeatureGrid
+
+SETTINGS = AdaptationSettings(mode="online", steps=4, learning_rate=1e-2, min_pairs=50)
+FORWARD_CAMERA = np.array([[0.0, -1.0, 0.0], [0.0, 0.0, -1.0], [1.0, 0.0, 0.0]])
+
+
+class StripesTeacher:
+    """An image model whose features are the colours of an 8 x 8 px cell and its place."""
+
+    name, feature_size, long_side = "stripes", 6, 0
+
+    def features(self, image):
+        cells = image[::8, ::8].permute(2, 0, 1).float() / 255
+        rows = torch.linspace(-1, 1, cells.shape[1])[:, None].expand(cells.shape[1:])
+        columns = torch.linspace(-1, 1, cells.shape[2])[None].expand(cells.shape[1:])
+        values = torch.cat([cells, torch.stack([rows, columns, rows * columns])])
+        return (FeatureGrid(values, (1 / 8, 1 / 8), (-0.5, -0.5)),)
+
+
+def camera_view(name="front", yaw=0.0):
+    rng = np.random.default_rng(0)
+    K = np.array([[300.0, 0, 159.5], [0, 300.0, 119.5], [0, 0, 1]])
+    c, s = np.cos(yaw), np.sin(yaw)
+    T_camera_base = rigid(FORWARD_CAMERA, np.zeros(3)) @ invert(
+        rigid(np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]]), np.array([0.0, 0.0, 1.5]))
+    )
+    return CameraView(name, rng.integers(0, 255, (240, 320, 3), dtype=np.uint8), Camera(320, 240, K), T_camera_base)
+
+
+@pytest.fixture
+def frame(street_points):
+    return Frame(Scan(street_points.numpy(), np.eye(4), stamp=1), (camera_view(),))
+
+
+@pytest.fixture
+def segmenter(network):
+    return Segmenter(network, StripesTeacher(), SETTINGS)
+
+
+def source_labels(network, points):
+    with torch.no_grad():
+        voxels = network.voxel_input(points)
+        return network(voxels)[0].argmax(dim=1)[voxels.grid.inverse].numpy()
+
+
+def test_without_adaptation_the_labels_are_those_of_the_source_model(network, frame, street_points):
+    expected = source_labels(network, street_points)
+    result = Segmenter(network, None, replace(SETTINGS, mode="off")).segment(frame)
+    np.testing.assert_array_equal(result.labels, expected)
+    assert result.adaptation.stopped_by == "off"
+    assert result.adaptation.weight_version == 0
+
+
+def test_confidence_is_the_probability_of_the_label(network, frame, street_points):
+    result = Segmenter(network, None, replace(SETTINGS, mode="off")).segment(frame)
+    with torch.no_grad():
+        voxels = network.voxel_input(street_points)
+        probability = torch.softmax(network(voxels)[0], dim=1)[voxels.grid.inverse]
+    expected = probability[torch.arange(len(probability)), torch.from_numpy(result.labels).long()]
+    np.testing.assert_allclose(result.confidence, expected, atol=1e-6)
+
+
+def test_invalid_points_keep_their_place_with_the_ignore_label(segmenter, frame):
+    points = frame.scan.points.copy()
+    points[[0, 7, -1]] = [[np.nan, 0, 0], [0, np.inf, 0], [1e30, 0, 0]]
+    result = segmenter.segment(replace(frame, scan=replace(frame.scan, points=points)))
+    assert len(result.labels) == len(points)
+    assert (result.labels == IGNORE_LABEL).nonzero()[0].tolist() == [0, 7, len(points) - 1]
+    assert (result.confidence[[0, 7, -1]] == 0).all()
+    assert np.isfinite(result.confidence).all()
+
+
+@pytest.mark.parametrize("points", [np.empty((0, 3)), np.full((5, 3), np.nan)], ids=["empty", "all invalid"])
+def test_a_scan_without_a_valid_point_is_answered_with_the_ignore_label(segmenter, frame, points):
+    result = segmenter.segment(replace(frame, scan=replace(frame.scan, points=points.astype(np.float32))))
+    assert result.labels.tolist() == [IGNORE_LABEL] * len(points)
+    assert result.adaptation.stopped_by == "no valid points"
+
+
+def test_the_labels_follow_the_order_of_the_points(network, frame):
+    segmenter = Segmenter(network, None, replace(SETTINGS, mode="off"))
+    order = np.random.default_rng(0).permutation(len(frame.scan.points))
+    shuffled = replace(frame, scan=replace(frame.scan, points=frame.scan.points[order]))
+    agreement = segmenter.segment(shuffled).labels == segmenter.segment(frame).labels[order]
+    assert agreement.mean() > 0.999  # voxel means are summed in another order
+
+
+def test_a_sensor_mounted_elsewhere_gives_the_same_labels(network, frame):
+    segmenter = Segmenter(network, None, replace(SETTINGS, mode="off"))
+    T_base_scan = rigid(np.array([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]]), np.array([0.3, 0.0, 1.9]))
+    points = transform_points(invert(T_base_scan), torch.from_numpy(frame.scan.points).double()).float().numpy()
+    elsewhere = replace(frame, scan=Scan(points, T_base_scan))
+    agreement = segmenter.segment(elsewhere).labels == segmenter.segment(frame).labels
+    assert agreement.mean() > 0.99  # points on the border of a voxel may fall into the next one
+
+
+def test_adaptation_takes_the_steps_and_reports_the_loss_before_and_after_each(segmenter, frame):
+    report = segmenter.segment(frame).adaptation
+    assert report.steps == 4
+    assert report.stopped_by == "steps"
+    assert len(report.kd_losses) == 5
+    assert report.kd_losses[-1] < report.kd_losses[0]
+
+
+def test_the_paired_points_of_the_report_are_those_that_a_camera_sees(segmenter, frame):
+    view = frame.views[0]
+    seen = pair_points(transform_points(view.T_camera_scan, torch.from_numpy(frame.scan.points)), view.camera)
+    assert segmenter.segment(frame).adaptation.paired_points == len(seen.points)
+
+
+def test_several_cameras_are_used_together(segmenter, frame):
+    alone = segmenter.segment(frame).adaptation.paired_points
+    both = replace(frame, views=(*frame.views, camera_view("left", yaw=0.6)))
+    assert segmenter.segment(both).adaptation.paired_points > alone
+
+
+def test_offline_adaptation_starts_each_scan_from_the_source_weights(segmenter, frame):
+    segmenter.configure(replace(SETTINGS, mode="offline"))
+    first, second = segmenter.segment(frame), segmenter.segment(frame)
+    assert first.adaptation == second.adaptation
+    np.testing.assert_array_equal(first.confidence, second.confidence)
+    assert first.adaptation.weight_version == 1
+
+
+def test_online_adaptation_goes_on_from_the_last_scan(segmenter, frame):
+    first, second = segmenter.segment(frame).adaptation, segmenter.segment(frame).adaptation
+    assert second.kd_losses[0] < first.kd_losses[0]
+    assert (first.weight_version, second.weight_version) == (1, 2)
+
+
+def test_reset_brings_the_source_model_back_to_the_bit(network, segmenter, frame):
+    before = Segmenter(network, None, replace(SETTINGS, mode="off")).segment(frame)
+    segmenter.segment(frame)
+    segmenter.reset()
+    segmenter.configure(replace(SETTINGS, steps=0))
+    after = segmenter.segment(frame)
+    np.testing.assert_array_equal(before.confidence, after.confidence)
+    np.testing.assert_array_equal(before.labels, after.labels)
+    assert after.adaptation.weight_version == 0
+
+
+def test_switching_adaptation_off_brings_the_source_model_back(segmenter, frame):
+    segmenter.configure(replace(SETTINGS, mode="off"))
+    before = segmenter.segment(frame)
+    segmenter.configure(SETTINGS)
+    segmenter.segment(frame)
+    segmenter.configure(replace(SETTINGS, mode="off"))
+    np.testing.assert_array_equal(before.confidence, segmenter.segment(frame).confidence)
+
+
+@pytest.mark.parametrize(
+    ("change", "cause"),
+    [
+        (lambda frame: replace(frame, views=()), "no views"),
+        (lambda frame: replace(frame, views=(camera_view(yaw=np.pi),)), "few pairs"),
+    ],
+)
+def test_a_scan_that_no_camera_sees_is_answered_without_steps(segmenter, frame, change, cause):
+    result = segmenter.segment(change(frame))
+    assert result.adaptation.steps == 0
+    assert result.adaptation.stopped_by == cause
+    assert (result.labels != IGNORE_LABEL).all()
+
+
+def test_a_loss_that_is_not_finite_leaves_the_last_good_weights(network, frame):
+    teacher = StripesTeacher()
+    segmenter = Segmenter(network, teacher, SETTINGS)
+    segmenter.segment(frame)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    good = teacher.features
+    teacher.features = lambda image: (replace(good(image)[0], values=good(image)[0].values * float("nan")),)
+    result = segmenter.segment(frame)
+    assert result.adaptation.stopped_by == "not finite"
+    assert result.adaptation.weight_version == 1
+    assert np.isfinite(result.confidence).all()
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+
+def test_a_picture_of_another_size_than_the_calibration_is_paired_at_the_same_places(network, frame):
+    view = frame.views[0]
+    half = replace(view, image=np.ascontiguousarray(view.image[::2, ::2]))
+    whole, resized = (
+        Segmenter(network, StripesTeacher(), SETTINGS).segment(replace(frame, views=(v,))).adaptation.paired_points
+        for v in (view, half)
+    )
+    assert resized == pytest.approx(whole, rel=0.01)
+
+
+def test_the_time_of_each_stage_is_reported(segmenter, frame):
+    timings = segmenter.segment(frame).timings_ms
+    assert list(timings) == ["voxelise", "teacher", "adapt", "predict"]
+    assert all(ms > 0 for ms in timings.values())
+
+
+def test_a_teacher_that_the_network_was_not_trained_with_is_refused(network):
+    teacher = StripesTeacher()
+    teacher.name = "dots"
+    with pytest.raises(TeacherError, match=r"the teacher is dots .* trained with stripes"):
+        Segmenter(network, teacher, SETTINGS)
+
+
+def test_adaptation_without_a_teacher_is_refused_and_changes_nothing(network, frame):
+    segmenter = Segmenter(network, None, replace(SETTINGS, mode="off"))
+    with pytest.raises(TeacherError, match="needs the teacher"):
+        segmenter.configure(SETTINGS)
+    assert segmenter.segment(frame).adaptation.stopped_by == "off"
+
+
+class TestLoading:
+    @pytest.fixture
+    def path(self, network, tmp_path):
+        save_checkpoint(tmp_path / "model.safetensors", network, {})
+        return tmp_path / "model.safetensors"
+
+    def test_a_checkpoint_gives_the_network_s_answers(self, path, network, frame):
+        off = replace(SETTINGS, mode="off")
+        expected = Segmenter(network, None, off).segment(frame)
+        np.testing.assert_array_equal(load_segmenter(path, settings=off).segment(frame).labels, expected.labels)
+
+    def test_a_teacher_that_does_not_exist_is_refused(self, path):
+        with pytest.raises(TeacherError, match="stripes"):
+            load_segmenter(path, settings=SETTINGS)
+
+    def test_a_missing_checkpoint_is_refused(self, tmp_path):
+        with pytest.raises(CheckpointError):
+            load_segmenter(tmp_path / "nothing.safetensors")
+
+    @pytest.mark.parametrize("device", ["cuda", "gpu"])
+    def test_a_device_that_is_not_there_is_refused(self, path, device):
+        if device == "cuda" and torch.cuda.is_available():
+            pytest.skip("there is a CUDA device")
+        with pytest.raises(InputError, match=f"device '{device}'"):
+            load_segmenter(path, settings=replace(SETTINGS, mode="off"), device=device)

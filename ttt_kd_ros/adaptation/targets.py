@@ -1,0 +1,101 @@
+"""Targets of distillation: the teacher's features at the voxels that a camera sees."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ttt_kd_ros.frame import CameraView
+from ttt_kd_ros.geometry.pairing import OcclusionSettings, pair_points
+from ttt_kd_ros.geometry.projection import scale_camera
+from ttt_kd_ros.geometry.transforms import transform_points
+from ttt_kd_ros.model.reduction import Reduction
+from ttt_kd_ros.teacher.features import sample
+from ttt_kd_ros.teacher.load import Teacher
+
+
+@dataclass(frozen=True)
+class PointTargets:
+    """The teacher's reduced features at the pixels of points; a point seen by two cameras occurs twice.
+
+    Parameters
+    ----------
+    points
+        (M,) int64, rows of the scan.
+    features
+        (M, D) float32.
+    """
+
+    points: Tensor
+    features: Tensor
+
+
+@dataclass(frozen=True)
+class Targets:
+    """The teacher's reduced features of paired voxels.
+
+    Parameters
+    ----------
+    voxels
+        (T,) int64, rows of the voxel grid, sorted.
+    features
+        (T, D) float32, mean over the pairs of each voxel.
+    """
+
+    voxels: Tensor
+    features: Tensor
+
+
+def point_targets(
+    points: Tensor,
+    views: Sequence[CameraView],
+    teacher: Teacher,
+    reduction: Reduction,
+    occlusion: OcclusionSettings = OcclusionSettings(),
+) -> PointTargets:
+    """Pair points with pixels and sample the teacher's features there.
+
+    Parameters
+    ----------
+    points
+        (N, 3) float32 [m], finite, in the scan frame.
+    views
+        The pictures.
+    teacher
+        The frozen image model.
+    reduction
+        The fixed projection of its features.
+    occlusion
+        Settings of the depth buffer.
+    """
+    rows, features = [points.new_empty(0, dtype=torch.long)], [points.new_empty(0, reduction.components.shape[1])]
+    for view in views:
+        height, width = view.image.shape[:2]
+        camera = scale_camera(view.camera, width, height)
+        pairs = pair_points(transform_points(view.T_camera_scan, points), camera, occlusion)
+        if len(pairs.points):
+            image = torch.as_tensor(view.image, device=points.device)
+            rows.append(pairs.points)
+            features.append(reduction(sample(teacher.features(image), pairs.pixels)))
+    return PointTargets(torch.cat(rows), torch.cat(features))
+
+
+def voxel_targets(pairs: PointTargets, inverse: Tensor) -> Targets:
+    """Mean target of each voxel.
+
+    Parameters
+    ----------
+    pairs
+        Targets of points.
+    inverse
+        (N,) int64, voxel of each point; pairs whose point has voxel -1 are left out.
+    """
+    voxel = inverse[pairs.points]
+    kept = voxel >= 0
+    voxels, position, counts = torch.unique(voxel[kept], return_inverse=True, return_counts=True)
+    features = pairs.features[kept]
+    total = features.new_zeros(len(voxels), features.shape[1]).index_add_(0, position, features)
+    return Targets(voxels, total / counts.to(total)[:, None])

@@ -1,0 +1,45 @@
+"""Which voxels the gradient steps run on."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ttt_kd_ros.sparse.kernel_map import unpack
+from ttt_kd_ros.sparse.voxels import VoxelGrid
+
+
+def near_voxels(grid: VoxelGrid, seeds: Tensor, distance: float) -> Tensor:
+    """Voxels near some of the voxels, seen from above.
+
+    Parameters
+    ----------
+    grid
+        Voxels of one scan.
+    seeds
+        (T,) int64 rows of the grid, at least one.
+    distance
+        Horizontal distance [voxels].
+
+    Returns
+    -------
+    (V,) bool
+        True for every voxel within `distance` of a seed in x and in y, and for some up to twice as far, because whole
+        cells of half the distance are taken.
+    """
+    cell = max(1, math.ceil(distance / 2))
+    reach = math.ceil(distance / cell)
+    cells = unpack(grid.keys)[:, 1:3].div(cell, rounding_mode="floor")
+    low = cells[seeds].amin(dim=0) - reach
+    size = cells[seeds].amax(dim=0) + reach - low + 1
+    cells -= low
+    inside = ((cells >= 0) & (cells < size)).all(dim=1)
+    width = int(size[1])
+    index = torch.where(inside, cells[:, 0] * width + cells[:, 1], 0)
+    seeded = torch.zeros(1, 1, int(size[0]), width, device=index.device)
+    seeded.view(-1)[index[seeds]] = 1
+    marked = F.max_pool2d(seeded, kernel_size=2 * reach + 1, stride=1, padding=reach).bool().flatten()
+    return inside & marked[index]

@@ -1,0 +1,233 @@
+"""Frame in, segmentation out: the one thing that node, replay and evaluation call."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ttt_kd_ros.adaptation.objective import distillation_loss
+from ttt_kd_ros.adaptation.session import AdaptationSession, Clock
+from ttt_kd_ros.adaptation.settings import AdaptationSettings
+from ttt_kd_ros.adaptation.targets import PointTargets, point_targets, voxel_targets
+from ttt_kd_ros.classes import ClassList
+from ttt_kd_ros.errors import InputError, TeacherError
+from ttt_kd_ros.frame import IGNORE_LABEL, AdaptationReport, Frame, Segmentation
+from ttt_kd_ros.geometry.transforms import transform_points
+from ttt_kd_ros.model.checkpoint import load_checkpoint
+from ttt_kd_ros.model.network import Network
+from ttt_kd_ros.model.voxel_input import VoxelInput
+from ttt_kd_ros.sparse.voxels import coordinate_range
+from ttt_kd_ros.teacher.load import Teacher, load_teacher
+
+
+class Segmenter:
+    """Adapts a network to each frame and predicts.
+
+    Parameters
+    ----------
+    network
+        On the device to run on.
+    teacher
+        The image model that the network was trained with, on the same device; None if `settings.mode` stays ``off``.
+    settings
+        How to adapt.
+    clock
+        Seconds, monotonic.
+
+    Raises
+    ------
+    TeacherError
+        If the teacher is not the one that the network was trained with, or is missing.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        teacher: Teacher | None,
+        settings: AdaptationSettings = AdaptationSettings(),
+        clock: Clock = time.monotonic,
+    ) -> None:
+        _check_teacher(network, teacher)
+        self._network = network
+        self._teacher = teacher
+        self._clock = clock
+        self._device = next(network.parameters()).device
+        self._session = AdaptationSession(network, settings, clock)
+        self._weight_version = 0
+        self.configure(settings)
+
+    @property
+    def classes(self) -> ClassList:
+        """What the labels mean."""
+        return self._network.config.classes
+
+    def configure(self, settings: AdaptationSettings) -> None:
+        """Change how to adapt, between two frames; a change to ``off`` or ``offline`` goes back to the source weights.
+
+        Raises
+        ------
+        TeacherError
+            If adaptation is asked for and there is no teacher; nothing is changed then.
+        """
+        if settings.mode != "off" and self._teacher is None:
+            raise TeacherError("adaptation needs the teacher; load the segmenter with one or use mode off")
+        self._session.configure(settings)
+        if settings.mode != "online":
+            self.reset()
+
+    def reset(self) -> None:
+        """Go back to the source weights."""
+        self._session.reset()
+        self._weight_version = 0
+
+    def segment(self, frame: Frame) -> Segmentation:
+        """Adapt to a frame within the settings' bounds and label its points.
+
+        Parameters
+        ----------
+        frame
+            Scan and pictures.
+
+        Returns
+        -------
+        Segmentation
+            One label for each point, in the order of the scan.
+        """
+        stage = _Stopwatch(self._clock)
+        with stage("voxelise"):
+            points = torch.from_numpy(np.ascontiguousarray(frame.scan.points, dtype=np.float32)).to(self._device)
+            base_points = transform_points(frame.scan.T_base_scan, points)
+            limit = coordinate_range(self._network.config.voxel_size)
+            valid = (base_points.abs() < limit).all(dim=1)
+            if not valid.any():
+                return self._unlabelled(len(points), stage.timings_ms)
+            voxels = self._network.voxel_input(base_points[valid])
+        with stage("teacher"):
+            pairs = self._pairs(points[valid], frame)
+        with stage("adapt"):
+            report = self._adapt(voxels, pairs)
+        with stage("predict"):
+            labels, confidence, report = self._predict(voxels, pairs, report)
+        if report.steps and self._session.settings.mode == "offline":
+            self.reset()
+        inverse = voxels.grid.inverse
+        all_labels = torch.full((len(points),), IGNORE_LABEL, dtype=torch.uint8, device=self._device)
+        all_confidence = torch.zeros(len(points), device=self._device)
+        all_labels[valid] = labels.to(torch.uint8)[inverse]
+        all_confidence[valid] = confidence[inverse]
+        return Segmentation(all_labels.cpu().numpy(), all_confidence.cpu().numpy(), report, stage.timings_ms)
+
+    def _unlabelled(self, count: int, timings_ms: Mapping[str, float]) -> Segmentation:
+        labels = np.full(count, IGNORE_LABEL, dtype=np.uint8)
+        report = AdaptationReport(0, "no valid points", weight_version=self._weight_version)
+        return Segmentation(labels, np.zeros(count, dtype=np.float32), report, timings_ms)
+
+    @torch.no_grad()
+    def _pairs(self, points: Tensor, frame: Frame) -> PointTargets | None:
+        settings = self._session.settings
+        if self._teacher is None or settings.mode == "off" or not settings.steps or not frame.views:
+            return None
+        return point_targets(points, frame.views, self._teacher, self._network.reduction)
+
+    def _adapt(self, voxels: VoxelInput, pairs: PointTargets | None) -> AdaptationReport:
+        settings = self._session.settings
+        if pairs is None:
+            cause = "no views" if settings.mode != "off" and settings.steps else "off"
+            return AdaptationReport(0, cause, weight_version=self._weight_version)
+        paired = len(pairs.points.unique())
+        if paired < max(1, settings.min_pairs):
+            return AdaptationReport(0, "few pairs", (), paired, self._weight_version)
+        steps = self._session.adapt(voxels, pairs)
+        if steps.stopped_by == "not finite":
+            return AdaptationReport(0, steps.stopped_by, (), paired, self._weight_version)
+        self._weight_version += bool(steps.kd_losses)
+        return AdaptationReport(len(steps.kd_losses), steps.stopped_by, steps.kd_losses, paired, self._weight_version)
+
+    @torch.no_grad()
+    def _predict(
+        self, voxels: VoxelInput, pairs: PointTargets | None, report: AdaptationReport
+    ) -> tuple[Tensor, Tensor, AdaptationReport]:
+        logits, features = self._network(voxels)
+        confidence, labels = torch.softmax(logits, dim=1).max(dim=1)
+        if pairs is not None and report.steps:
+            last = distillation_loss(features, voxel_targets(pairs, voxels.grid.inverse)).item()
+            report = replace(report, kd_losses=(*report.kd_losses, last))
+        return labels, confidence, report
+
+
+class _Stopwatch:
+    """Times the stages of one frame."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self.timings_ms: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        start = self._clock()
+        yield
+        self.timings_ms[stage] = (self._clock() - start) * 1e3
+
+
+def _check_teacher(network: Network, teacher: Teacher | None) -> None:
+    expected = network.config.teacher
+    if teacher is not None and (teacher.name, teacher.feature_size) != (expected.name, expected.feature_size):
+        raise TeacherError(
+            f"the teacher is {teacher.name} with {teacher.feature_size} features, but the checkpoint was trained with "
+            f"{expected.name} with {expected.feature_size}; load that teacher or a checkpoint trained with yours"
+        )
+
+
+def load_segmenter(
+    checkpoint: str | Path,
+    *,
+    settings: AdaptationSettings = AdaptationSettings(),
+    teacher: str = "",
+    device: str = "cpu",
+) -> Segmenter:
+    """Load a checkpoint and, unless adaptation is off, its teacher.
+
+    Parameters
+    ----------
+    checkpoint
+        Written by `ttt_kd train`.
+    settings
+        How to adapt.
+    teacher
+        What to load the teacher from (see `load_teacher`); empty for the source named in the checkpoint.
+    device
+        A torch device.
+
+    Raises
+    ------
+    CheckpointError
+        If the checkpoint is damaged or does not fit its manifest.
+    TeacherError
+        If the teacher cannot be loaded or is another one than the checkpoint was trained with.
+    InputError
+        If there is no such device.
+    """
+    target = _device(device)
+    network, manifest = load_checkpoint(checkpoint)
+    spec = manifest.network.teacher
+    image_model = None
+    if settings.mode != "off":
+        image_model = load_teacher(teacher or spec.source, long_side=spec.long_side, device=target)
+    return Segmenter(network.to(target), image_model, settings)
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise InputError(f"device '{name}' is unknown; use cpu, cuda or cuda:<index>") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise InputError("device 'cuda' was asked for, but torch finds no CUDA device; use cpu")
+    return device
