@@ -1,0 +1,312 @@
+"""What all data folders have in common: numbered scans, pictures beside them, labels mapped to a class list."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ttt_kd_ros.classes import ClassList, load_label_map
+from ttt_kd_ros.errors import DataError
+from ttt_kd_ros.frame import Camera, CameraView, Frame, Scan
+from ttt_kd_ros.geometry.transforms import rigid
+
+FIRST_STAMP = 1_000_000_000 * 10**9
+"""Stamp [ns] of scan 0 of a folder that does not tell when it was recorded."""
+
+
+@dataclass(frozen=True)
+class Content:
+    """What lies in a folder.
+
+    Parameters
+    ----------
+    path
+        The folder.
+    scans
+        Its ``*.npz`` files, sorted by name.
+    first
+        Arrays of the first scan.
+    calibration
+        Content of ``calib.json``, empty without one.
+    """
+
+    path: Path
+    scans: tuple[Path, ...]
+    first: Mapping[str, NDArray[Any]]
+    calibration: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, path: str | Path) -> Content:
+        """Look into a folder.
+
+        Raises
+        ------
+        DataError
+            If it is no directory, holds no scan, or its first scan or calibration is damaged.
+        """
+        directory = Path(path).resolve()
+        if not directory.is_dir():
+            raise DataError(f"'{path}' is not a directory")
+        scans = tuple(sorted(directory.glob("*.npz")))
+        if not scans:
+            raise DataError(f"'{path}' holds no scans: looked for *.npz files")
+        return cls(directory, scans, read_arrays(scans[0]), _read_calibration(directory / "calib.json"))
+
+    def has(self, *arrays: str) -> bool:
+        """Whether the first scan has all of these arrays."""
+        return self.first.keys() >= set(arrays)
+
+    def calibrates(self, *keys: str) -> bool:
+        """Whether ``calib.json`` has all of these keys."""
+        return self.calibration.keys() >= set(keys)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture as it is stored.
+
+    Parameters
+    ----------
+    camera_name
+        Name of the camera.
+    path
+        A JPEG or PNG file.
+    stamp
+        Time of the exposure [ns].
+    camera
+        Intrinsics.
+    T_camera_scan
+        (4, 4) float64, maps scan coordinates at the scan's stamp to camera coordinates at the picture's.
+    """
+
+    camera_name: str
+    path: Path
+    stamp: int
+    camera: Camera
+    T_camera_scan: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Pose:
+    """Where the base was at a time, in a frame that does not move: ``T_odom_base`` (4, 4) float64, stamp [ns]."""
+
+    stamp: int
+    T_odom_base: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Record:
+    """One scan with all that is stored of it.
+
+    Parameters
+    ----------
+    stamp
+        Time of the scan [ns].
+    points
+        (N, 4) float32: x, y, z [m] in the scan frame, intensity as the folder has it; NaN where nothing was measured.
+    labels
+        (N,) uint8 class of each point, `IGNORE_LABEL` where it has none; None without ground truth.
+    pictures
+        The pictures that belong to the scan.
+    """
+
+    stamp: int
+    points: NDArray[np.float32]
+    labels: NDArray[np.uint8] | None
+    pictures: tuple[Picture, ...]
+
+
+class Folder(ABC):
+    """A data folder: a sequence of frames in the order of time.
+
+    Parameters
+    ----------
+    content
+        The folder.
+    classes
+        Classes to map the labels to.
+
+    Raises
+    ------
+    DataError
+        If the folder's names or calibration are not as its format has them. Reading a frame raises it for a file
+        that is damaged or misses an array.
+    """
+
+    kind: ClassVar[str]
+    """Name of the format."""
+    needs: ClassVar[str]
+    """What a folder of this format is recognised by."""
+    label_map: ClassVar[str | None] = None
+    """Label map (``config/labels``) of the format's own labels; None without labels."""
+    intensity_scale: ClassVar[float] = 1.0
+    """Largest value of the intensity."""
+    T_base_scan: NDArray[np.float64]
+    """(4, 4) maps scan coordinates to the base frame: x forward, y left, z up, z = 0 on the ground."""
+
+    def __init__(self, content: Content, classes: ClassList) -> None:
+        self._content = content
+        self._classes = load_label_map(self.label_map, classes) if self.label_map else None
+        self.classes = classes
+        self.stamps: tuple[int, ...] = tuple(self._stamp(path) for path in content.scans)
+
+    @classmethod
+    @abstractmethod
+    def recognises(cls, content: Content) -> bool:
+        """Whether the content is of this format."""
+
+    @property
+    def name(self) -> str:
+        """Name of the folder."""
+        return self._content.path.name
+
+    @property
+    def camera_names(self) -> tuple[str, ...]:
+        """Cameras that have a picture of at least one scan."""
+        return tuple(self.mountings)
+
+    @property
+    def mountings(self) -> Mapping[str, NDArray[np.float64]]:
+        """``T_camera_scan`` (4, 4) of each camera with scan and picture at one time, without motion between them."""
+        return {}
+
+    def trajectory(self) -> tuple[Pose, ...]:
+        """Motion of the base, sorted by stamp; empty where it is unknown."""
+        return ()
+
+    def __len__(self) -> int:
+        return len(self._content.scans)
+
+    def __iter__(self) -> Iterator[Frame]:
+        return (self[index] for index in range(len(self)))
+
+    def __getitem__(self, index: int) -> Frame:
+        record = self.record(index)
+        scan = Scan(np.ascontiguousarray(record.points[:, :3]), self.T_base_scan, record.stamp)
+        return Frame(scan, tuple(_view(picture) for picture in record.pictures), record.labels)
+
+    def record(self, index: int) -> Record:
+        """One scan, with intensity, and where its pictures lie."""
+        path = self._content.scans[index]
+        points, labels = self._points(read_arrays(path), path)
+        if self._classes is not None:
+            labels = self._classes[labels]
+        return Record(self.stamps[index], points, labels, self._pictures(index % len(self)))
+
+    def _stamp(self, scan: Path) -> int:
+        """Scans are numbered and come at 10 Hz unless the format says otherwise."""
+        return FIRST_STAMP + scan_number(scan) * 10**8
+
+    def _points(
+        self, arrays: Mapping[str, NDArray[Any]], path: Path
+    ) -> tuple[NDArray[np.float32], NDArray[np.uint8] | None]:
+        """Points (N, 4) and the format's own labels (N,) of a scan."""
+        points = array(arrays, "points", path)
+        labels = array(arrays, "label", path) if self.label_map else None
+        if points.ndim != 2 or points.shape[1] != 4 or (labels is not None and labels.shape != points.shape[:1]):
+            raise DataError(f"{path}: 'points' must be (N, 4) and 'label' (N,)")
+        return points.astype(np.float32, copy=False), None if labels is None else labels.astype(np.uint8, copy=False)
+
+    def _pictures(self, index: int) -> tuple[Picture, ...]:
+        return ()
+
+
+def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
+    """All arrays of an npz file.
+
+    Raises
+    ------
+    DataError
+        If it is damaged.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {key: archive[key] for key in archive.files}
+    except (ValueError, EOFError, OSError, zipfile.BadZipFile, zipfile.LargeZipFile) as error:
+        raise DataError(f"{path} is not a readable npz file: {error}") from error
+
+
+def array(arrays: Mapping[str, NDArray[Any]], key: str, path: Path) -> NDArray[Any]:
+    """One array of a scan; DataError if the scan lacks it."""
+    if key not in arrays:
+        raise DataError(f"{path} has no array '{key}', only {', '.join(sorted(arrays))}")
+    return arrays[key]
+
+
+def scan_number(scan: Path) -> int:
+    """Number in the name of a scan; DataError if the name is none."""
+    if not scan.stem.isdecimal():
+        raise DataError(f"{scan}: scans of this format are named by a number")
+    return int(scan.stem)
+
+
+def matrix(values: Any, rows: int, columns: int, what: str) -> NDArray[np.float64]:
+    """(rows, columns) float64 from nested or flat lists; DataError if they are something else."""
+    try:
+        return np.asarray(values, dtype=np.float64).reshape(rows, columns)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{what} is not a {rows}x{columns} matrix of numbers") from error
+
+
+def picture_size(path: Path) -> tuple[int, int]:
+    """Width and height of a picture [px]."""
+    height, width, _ = _read_picture(path).shape
+    return width, height
+
+
+def level(height: float, slope_x: float, slope_y: float, forward: str) -> NDArray[np.float64]:
+    """``T_base_scan`` from the ground as the sensor sees it.
+
+    Parameters
+    ----------
+    height
+        The ground is the plane ``z = slope_x x + slope_y y - height`` of the scan frame [m].
+    slope_x, slope_y
+        Its slopes: the tilt of the sensor.
+    forward
+        The scan frame's axis that points forward: ``x`` or ``y``.
+
+    Returns
+    -------
+    (4, 4) float64
+        The base's origin lies on the ground under the sensor, its x axis points forward.
+    """
+    up = np.array([-slope_x, -slope_y, 1.0]) / np.sqrt(1.0 + slope_x**2 + slope_y**2)
+    axis = np.eye(3)[{"x": 0, "y": 1}[forward]]
+    x = axis - axis @ up * up
+    x /= np.linalg.norm(x)
+    return rigid(np.stack([x, np.cross(up, x), up]), np.array([0.0, 0.0, height * up[2]]))
+
+
+def _read_calibration(path: Path) -> Mapping[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        calibration = json.loads(path.read_text())
+    except (ValueError, OSError) as error:
+        raise DataError(f"{path} is not readable JSON: {error}") from error
+    if not isinstance(calibration, dict):
+        raise DataError(f"{path} must hold an object")
+    return calibration
+
+
+def _read_picture(path: Path) -> NDArray[np.uint8]:
+    if not path.is_file():
+        raise DataError(f"{path} does not exist")
+    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    if image is None:
+        raise DataError(f"{path} is not a readable picture")
+    return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), dtype=np.uint8)
+
+
+def _view(picture: Picture) -> CameraView:
+    return CameraView(picture.camera_name, _read_picture(picture.path), picture.camera, picture.T_camera_scan)
