@@ -1,0 +1,188 @@
+"""Joint training: batches, labels, configuration, and that a resumed run equals an uninterrupted one."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from ttt_kd_ros.adaptation.targets import PointTargets
+from ttt_kd_ros.errors import InputError
+from ttt_kd_ros.frame import IGNORE_LABEL
+from ttt_kd_ros.model.network import Network
+from ttt_kd_ros.training.config import Augmentation, TrainingConfig, load_training_config
+from ttt_kd_ros.training.samples import (
+    Steps,
+    TrainingScan,
+    augment,
+    class_weights,
+    collate,
+    voxel_labels,
+)
+
+NOTHING = Augmentation(0.0, 0.0, 0.0, 0.0, 0.0)
+
+
+def training_scan(points, folder="a", labelled=True, paired=True):
+    height = points[:, 2]
+    labels = torch.where(height < 0.1, 0, 2).to(torch.uint8) if labelled else torch.full((len(points),), 255).byte()
+    rows = (points[:, 0] > 5).nonzero().squeeze(1)
+    targets = torch.stack([height[rows], 1 - height[rows], height[rows] * 0 + 0.5, height[rows] ** 2], dim=1)
+    return TrainingScan(points, labels, PointTargets(rows, targets) if paired else None, folder)
+
+
+@pytest.fixture
+def scans(street_points):
+    return [
+        training_scan(street_points),
+        training_scan(street_points + 1.0, "b", paired=False),
+        training_scan(street_points - 2.0, "c", labelled=False),
+    ]
+
+
+@pytest.fixture
+def config(network_config):
+    return TrainingConfig(
+        network_config.classes, 0.5, 4, network_config.unet, steps=6, labelled_per_step=1, learning_rate=5e-3
+    )
+
+
+def test_augmentation_keeps_labels_and_targets_with_their_points(scans):
+    scan = scans[0]
+    tagged = replace(scan, labels=(torch.arange(len(scan.points)) % 200).byte())
+    out = augment(tagged, Augmentation(0, 0, 0, 0, 0.5), np.random.default_rng(0))
+    assert len(out.points) < len(scan.points)
+    source = torch.cdist(out.points[:, 2:], scan.points[:, 2:])
+    for row in range(0, len(out.points), 500):
+        same_height = (source[row] < 1e-4).nonzero().squeeze(1)
+        radius = scan.points[same_height, :2].norm(dim=1)
+        origin = same_height[(radius - out.points[row, :2].norm()).abs().argmin()]
+        assert out.labels[row] == tagged.labels[origin]
+    heights = out.points[out.pairs.points, 2]
+    torch.testing.assert_close(out.pairs.features[:, 0], heights, atol=1e-4, rtol=1e-4)
+
+
+def test_without_tilt_and_scale_augmentation_keeps_distances_and_height(scans):
+    out = augment(scans[0], NOTHING, np.random.default_rng(3))
+    torch.testing.assert_close(out.points[:, 2], scans[0].points[:, 2])
+    torch.testing.assert_close(torch.pdist(out.points[:50]), torch.pdist(scans[0].points[:50]), atol=1e-4, rtol=1e-4)
+
+
+def test_collated_targets_point_at_their_scan_s_points(scans):
+    batch = collate([scans[1], scans[0], scans[2]])
+    assert batch.scan.unique_consecutive().tolist() == [0, 1, 2]
+    assert set(batch.scan[batch.pairs.points].tolist()) == {1, 2}
+    at_zero = batch.scan[batch.pairs.points] == 1
+    torch.testing.assert_close(batch.points[batch.pairs.points[at_zero], 2], batch.pairs.features[at_zero, 0])
+
+
+def test_every_batch_has_labels_and_targets_and_depends_on_seed_and_step_alone(scans, config):
+    steps = Steps(scans, config, seed=4)
+    for step in range(5):
+        first, again = steps[step], Steps(scans, config, seed=4)[step]
+        assert torch.equal(first.points, again.points)
+        assert len(first.pairs.points)
+        assert (first.labels != IGNORE_LABEL).any()
+    assert not torch.equal(steps[0].points[:10], steps[1].points[:10])
+    assert not torch.equal(steps[0].points[:10], Steps(scans, config, seed=5)[0].points[:10])
+
+
+def test_a_folder_with_one_scan_counts_as_much_as_one_with_many(street_points, config):
+    many = [training_scan(street_points[:50] + i, "many", paired=False) for i in range(20)]
+    scans = [*many, training_scan(street_points[:60], "one")]
+    steps = Steps(scans, replace(config, augmentation=NOTHING), seed=0)
+    sizes = [int((steps[i].scan == 1).sum()) for i in range(200)]
+    assert 70 < sum(size == 60 for size in sizes) < 130
+
+
+def test_the_label_of_a_voxel_is_the_most_frequent_of_its_points():
+    labels = torch.tensor([1, 1, 2, 255, 255, 255, 0], dtype=torch.uint8)
+    inverse = torch.tensor([0, 0, 0, 0, 1, 1, 2])
+    assert voxel_labels(labels, inverse, 4, 3).tolist() == [1, IGNORE_LABEL, 0, IGNORE_LABEL]
+
+
+def test_rare_classes_weigh_more_and_absent_ones_nothing(street_points):
+    labels = torch.tensor([0] * 400 + [1] * 100, dtype=torch.uint8)
+    weights = class_weights([TrainingScan(street_points[:500], labels, None, "a")], 3)
+    assert weights[1] / weights[0] == pytest.approx(2.0)
+    assert weights[2] == 0
+    assert weights[:2].mean() == pytest.approx(1.0)
+
+
+def test_the_installed_configuration_is_valid():
+    config = load_training_config("street6")
+    assert config.classes.names[0] == "road"
+    assert config.unet.encoder == (16, 32, 48, 64)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("classes: street6\nstep: 5", "unknown keys: step"),
+        ("classes: street6\nsteps: 0", "at least 1"),
+        ("classes: nowhere", "neither a file nor"),
+        ("classes: street6\nunet: {depth: 3}", "depth"),
+        ("steps: 5", "classes"),
+        ("[", "line 1"),
+    ],
+)
+def test_a_configuration_that_cannot_be_used_is_refused_by_file_and_reason(tmp_path, text, message):
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    with pytest.raises(InputError, match=r"(?s)mine\.yaml.*" + message):
+        load_training_config(path)
+
+
+class TestRun:
+    """With Lightning."""
+
+    @pytest.fixture(autouse=True)
+    def joint(self, monkeypatch):
+        pytest.importorskip("lightning", reason="needs the extra `training`")
+        from ttt_kd_ros.training import joint
+
+        monkeypatch.setattr(joint, "STEPS_PER_EPOCH", 3)
+        return joint
+
+    @staticmethod
+    def fresh(network_config):
+        torch.manual_seed(0)
+        return Network(network_config)
+
+    def test_training_lowers_both_losses(self, joint, network_config, scans, config, tmp_path):
+        network = self.fresh(network_config)
+        before = joint.mean_kd_cosine(network.eval(), scans)
+        joint.train(network, scans, replace(config, steps=30), 0, tmp_path, resume=False)
+        assert joint.mean_kd_cosine(network, scans) > before + 0.2
+        voxels = network.voxel_input(scans[0].points)
+        with torch.no_grad():
+            labels = network(voxels)[0].argmax(1)[voxels.grid.inverse]
+        assert (labels == scans[0].labels).float().mean() > 0.8
+
+    def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(
+        self, joint, network_config, scans, config, tmp_path
+    ):
+        whole = self.fresh(network_config)
+        joint.train(whole, scans, config, 0, tmp_path / "whole", resume=False)
+
+        class StoppedError(Exception):
+            pass
+
+        class Interrupted(joint.Steps):
+            def __getitem__(self, step):
+                if step == 4:
+                    raise StoppedError
+                return super().__getitem__(step)
+
+        original, joint.Steps = joint.Steps, Interrupted
+        with pytest.raises(StoppedError):
+            joint.train(self.fresh(network_config), scans, config, 0, tmp_path / "parts", resume=False)
+        joint.Steps = original
+        resumed = self.fresh(network_config)
+        joint.train(resumed, scans, config, 0, tmp_path / "parts", resume=True)
+        for name, value in whole.state_dict().items():
+            assert torch.equal(value, resumed.state_dict()[name]), name
+
+    def test_resuming_where_nothing_was_begun_is_refused(self, joint, network_config, scans, config, tmp_path):
+        with pytest.raises(InputError, match="nothing to resume"):
+            joint.train(self.fresh(network_config), scans, config, 0, tmp_path, resume=True)

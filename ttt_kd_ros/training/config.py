@@ -1,0 +1,114 @@
+"""Settings of joint training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ttt_kd_ros.classes import ClassList, load_classes
+from ttt_kd_ros.errors import InputError
+from ttt_kd_ros.model.unet import UNetConfig
+from ttt_kd_ros.share import config_file
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Random changes of a training scan, in the base frame; every scan is also turned about z and mirrored.
+
+    Parameters
+    ----------
+    tilt_deg
+        Standard deviation of roll and pitch.
+    scale
+        Largest relative change of size.
+    height_m
+        Standard deviation of the height over ground.
+    jitter_m
+        Standard deviation of each coordinate.
+    dropout
+        Largest share of points left out; the share is drawn evenly up to it.
+    """
+
+    tilt_deg: float = 1.0
+    scale: float = 0.05
+    height_m: float = 0.05
+    jitter_m: float = 0.01
+    dropout: float = 0.6
+
+    def __post_init__(self) -> None:
+        if min(self.tilt_deg, self.scale, self.height_m, self.jitter_m, self.dropout) < 0 or self.dropout >= 1:
+            raise InputError("augmentation values cannot be negative and dropout must be below 1")
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Settings of joint training: cross-entropy of ρ_Y on labelled scans and distillation into ρ_2D on paired ones.
+
+    Parameters
+    ----------
+    classes
+        Classes to learn.
+    voxel_size
+        Edge length of a voxel [m].
+    target_size
+        Principal components of the teacher's features.
+    unet
+        Size of the backbone.
+    steps
+        Optimizer steps.
+    labelled_per_step, paired_per_step
+        Scans of each kind in a step; a paired scan that has labels is used for both losses.
+    learning_rate
+        Peak of the one-cycle schedule of AdamW.
+    weight_decay
+        Weight decay of AdamW.
+    kd_weight
+        Weight of the distillation loss beside the cross-entropy.
+    augmentation
+        Random changes of each scan.
+    """
+
+    classes: ClassList
+    voxel_size: float = 0.2
+    target_size: int = 16
+    unet: UNetConfig = field(default_factory=UNetConfig)
+    steps: int = 600
+    labelled_per_step: int = 2
+    paired_per_step: int = 1
+    learning_rate: float = 4e-3
+    weight_decay: float = 1e-2
+    kd_weight: float = 1.0
+    augmentation: Augmentation = field(default_factory=Augmentation)
+
+    def __post_init__(self) -> None:
+        if min(self.steps, self.labelled_per_step, self.paired_per_step) < 1:
+            raise InputError("steps, labelled_per_step and paired_per_step must be at least 1")
+        if self.learning_rate <= 0 or self.weight_decay < 0 or self.kd_weight < 0:
+            raise InputError("learning_rate must be positive, weight_decay and kd_weight not negative")
+
+
+def load_training_config(name: str | Path) -> TrainingConfig:
+    """Training configuration from a YAML file or one of the installed ones (``config/training``).
+
+    Raises
+    ------
+    InputError
+        If it does not exist, names an unknown key or a value is out of range.
+    """
+    path = config_file("training", name)
+    try:
+        values: dict[str, Any] = dict(yaml.safe_load(path.read_text()))
+        unknown = values.keys() - {f.name for f in fields(TrainingConfig)}
+        if unknown:
+            raise InputError(f"unknown keys: {', '.join(sorted(unknown))}")
+        return TrainingConfig(
+            classes=load_classes(values.pop("classes")),
+            unet=UNetConfig.from_dict(values.pop("unet", {})),
+            augmentation=Augmentation(**values.pop("augmentation", {})),
+            **values,
+        )
+    except (InputError, TypeError, ValueError, KeyError, AttributeError, yaml.YAMLError) as error:
+        raise InputError(f"{path}: {error}") from error

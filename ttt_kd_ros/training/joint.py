@@ -1,0 +1,140 @@
+"""Joint training of ρ_Y and ρ_2D on one backbone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+import torch.nn.functional as F
+from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from ttt_kd_ros.adaptation.objective import distillation_loss
+from ttt_kd_ros.adaptation.targets import voxel_targets
+from ttt_kd_ros.errors import InputError
+from ttt_kd_ros.frame import IGNORE_LABEL
+from ttt_kd_ros.model.network import Network
+from ttt_kd_ros.training.config import TrainingConfig
+from ttt_kd_ros.training.samples import Batch, Steps, TrainingScan, class_weights, voxel_labels
+
+STEPS_PER_EPOCH = 50
+"""Steps between two saved states."""
+
+
+class JointTraining(lightning.LightningModule):
+    """Cross-entropy of ρ_Y plus distillation into ρ_2D.
+
+    Parameters
+    ----------
+    network
+        The network.
+    config
+        Settings.
+    scans
+        Training scans; at least one has labels and one has pairs.
+    seed
+        Seed of the batches.
+    """
+
+    _weights: Tensor
+
+    def __init__(self, network: Network, config: TrainingConfig, scans: Sequence[TrainingScan], seed: int) -> None:
+        super().__init__()
+        self.network = network
+        self._config = config
+        self._steps = Steps(scans, config, seed)
+        self.register_buffer("_weights", class_weights(scans, len(config.classes.names)))
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """The steps of the current epoch, so that a resumed run goes on with the same batches."""
+        start = self.current_epoch * STEPS_PER_EPOCH
+        numbers = range(start, min(start + STEPS_PER_EPOCH, self._config.steps))
+        return DataLoader(self._steps, batch_size=None, sampler=numbers)
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        """Batches are values: they move as a whole."""
+        return batch.to(device)
+
+    def training_step(self, batch: Batch) -> Tensor:
+        """Loss of one batch."""
+        voxels = self.network.voxel_input(batch.points, batch.scan)
+        logits, features = self.network(voxels)
+        labels = voxel_labels(batch.labels, voxels.grid.inverse, len(voxels.grid), logits.shape[1])
+        cross_entropy = F.cross_entropy(logits, labels, self._weights, ignore_index=IGNORE_LABEL)
+        distillation = distillation_loss(features, voxel_targets(batch.pairs, voxels.grid.inverse))
+        self.log_dict({"ce": cross_entropy, "kd": distillation}, prog_bar=True, batch_size=1)
+        return cross_entropy + self._config.kd_weight * distillation
+
+    def configure_optimizers(self) -> Any:
+        """AdamW with a one-cycle schedule over all steps."""
+        optimizer = torch.optim.AdamW(
+            self.parameters(), self._config.learning_rate, weight_decay=self._config.weight_decay
+        )
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, self._config.learning_rate, total_steps=self._config.steps
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def train(
+    network: Network, scans: Sequence[TrainingScan], config: TrainingConfig, seed: int, directory: Path, resume: bool
+) -> None:
+    """Train a network in place.
+
+    Parameters
+    ----------
+    network
+        Freshly made; its reduction is fitted.
+    scans
+        Training scans; at least one has labels and one has pairs.
+    config
+        Settings.
+    seed
+        Seed of the batches; the network's own initialisation is the caller's.
+    directory
+        Where the state is kept every `STEPS_PER_EPOCH` steps, as ``last.ckpt``.
+    resume
+        Go on from that state.
+
+    Raises
+    ------
+    InputError
+        If there is no state to resume from.
+    """
+    state = directory / "last.ckpt"
+    if resume and not state.is_file():
+        raise InputError(f"there is nothing to resume in {directory}: {state.name} does not exist")
+    module = JointTraining(network, config, scans, seed)
+    trainer = lightning.Trainer(
+        accelerator="auto",
+        devices=1,
+        max_epochs=-(-config.steps // STEPS_PER_EPOCH),
+        reload_dataloaders_every_n_epochs=1,
+        logger=False,
+        log_every_n_steps=1,
+        enable_model_summary=False,
+        default_root_dir=directory,
+        callbacks=[
+            TQDMProgressBar(),
+            ModelCheckpoint(directory, filename="last", save_on_train_epoch_end=True, enable_version_counter=False),
+        ],
+    )
+    network.train()
+    trainer.fit(module, ckpt_path=state if resume else None, weights_only=False)
+    network.cpu().eval()
+
+
+def mean_kd_cosine(network: Network, scans: Sequence[TrainingScan]) -> float:
+    """Mean cosine of ρ_2D with the teacher over the paired scans, as they are, each scan weighing the same."""
+    cosines = []
+    with torch.no_grad():
+        for scan in scans:
+            if scan.pairs is not None:
+                voxels = network.voxel_input(scan.points)
+                _, features = network(voxels)
+                cosines.append(1 - distillation_loss(features, voxel_targets(scan.pairs, voxels.grid.inverse)))
+    return float(torch.stack(cosines).mean())

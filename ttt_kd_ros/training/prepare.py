@@ -1,0 +1,102 @@
+"""From data folders to training scans: the teacher's features are reduced once and kept in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ttt_kd_ros.adaptation.targets import point_targets
+from ttt_kd_ros.data import Folder
+from ttt_kd_ros.errors import DataError
+from ttt_kd_ros.frame import IGNORE_LABEL, Frame
+from ttt_kd_ros.geometry.transforms import transform_points
+from ttt_kd_ros.model.reduction import Reduction
+from ttt_kd_ros.teacher.load import Teacher
+from ttt_kd_ros.training.samples import TrainingScan
+
+Progress = Callable[[Iterable[int], str], Iterable[int]]
+
+_FIT_FRAMES = 24
+_FIT_FEATURES_PER_FRAME = 4000
+
+
+def fit_reduction(frames: Sequence[Frame], teacher: Teacher, target_size: int, seed: int) -> Reduction:
+    """Principal components of the teacher's features at paired points of some frames.
+
+    Parameters
+    ----------
+    frames
+        Frames with pictures.
+    teacher
+        The image model.
+    target_size
+        Number of components.
+    seed
+        Seed of the choice of points.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    unreduced = Reduction(teacher.feature_size, teacher.feature_size)
+    samples = []
+    for frame in frames:
+        points = torch.from_numpy(frame.scan.points[_finite(frame)])
+        features = point_targets(points, frame.views, teacher, unreduced).features
+        samples.append(features[torch.randperm(len(features), generator=generator)[:_FIT_FEATURES_PER_FRAME]])
+    reduction = Reduction(teacher.feature_size, target_size)
+    reduction.fit(torch.cat(samples))
+    return reduction
+
+
+def load_scans(
+    folders: Sequence[Folder], teacher: Teacher, target_size: int, seed: int, progress: Progress
+) -> tuple[list[TrainingScan], Reduction]:
+    """All scans of the folders with their labels and reduced targets, and the reduction.
+
+    Parameters
+    ----------
+    folders
+        Data folders.
+    teacher
+        The image model.
+    target_size
+        Number of principal components of its features.
+    seed
+        Seed of the choice of points for the components.
+    progress
+        Wraps an iterable of frame numbers with a title, such as a progress bar.
+
+    Raises
+    ------
+    DataError
+        If no folder has pictures or none has labels.
+    """
+    pictured = [(f, i) for f in folders for i in range(len(f)) if f.record(i).pictures]
+    if not pictured:
+        raise DataError("none of the folders has pictures, which distillation needs; add one that has")
+    chosen = np.unique(np.linspace(0, len(pictured) - 1, _FIT_FRAMES).round().astype(int))
+    frames = [pictured[n][0][pictured[n][1]] for n in progress(chosen.tolist(), "pictures")]
+    reduction = fit_reduction(frames, teacher, target_size, seed)
+    scans = []
+    for folder in folders:
+        for index in progress(range(len(folder)), folder.name):
+            scans.append(_training_scan(folder[index], folder.name, teacher, reduction))
+    if not any(scan.labelled for scan in scans):
+        raise DataError("none of the folders has labels, which the cross-entropy needs; add one that has")
+    return scans, reduction
+
+
+def _finite(frame: Frame) -> NDArray[np.bool_]:
+    return np.asarray(np.isfinite(frame.scan.points).all(axis=1))
+
+
+def _training_scan(frame: Frame, folder: str, teacher: Teacher, reduction: Reduction) -> TrainingScan:
+    finite = _finite(frame)
+    points = torch.from_numpy(frame.scan.points[finite])
+    labels = np.full(len(finite), IGNORE_LABEL, dtype=np.uint8) if frame.labels is None else frame.labels
+    with torch.no_grad():
+        pairs = point_targets(points, frame.views, teacher, reduction) if frame.views else None
+    return TrainingScan(
+        transform_points(frame.scan.T_base_scan, points), torch.from_numpy(labels[finite]), pairs, folder
+    )
