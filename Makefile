@@ -1,0 +1,90 @@
+# A virtual environment in .venv, and what is done with it. Nothing is installed again that has not changed.
+
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+EXTRAS ?= dinov2,efficientnet,replay,simulation,training,lint,test
+TTT_KD_DATA ?= $(abspath $(wildcard ../shared/data))
+export TTT_KD_DATA
+
+VENV := .venv
+BIN := $(VENV)/bin
+DONE := $(VENV)/done
+PIP := $(BIN)/python -m pip install --quiet
+CACHES := .pytest_cache .mypy_cache .ruff_cache
+
+# A sourced ROS distribution brings everything that without_ros stands in for.
+ROS := $(and $(ROS_DISTRO),$(shell $(PYTHON) -c 'import rclpy' 2>/dev/null && echo yes))
+STAND_INS := $(if $(ROS),,$(DONE)/stand_ins $(DONE)/tf2_msgs)
+# Its cv_bridge is compiled for its numpy: nothing may replace that.
+NUMPY := $(if $(ROS),$(shell $(PYTHON) -c 'import numpy; print(f"numpy=={numpy.__version__}")'))
+
+.PHONY: help setup test lint demo demo-arguments clean always
+.NOTPARALLEL:
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo 'Variables: PYTHON="$(PYTHON)" TORCH="$(TORCH)" EXTRAS="$(EXTRAS)" TTT_KD_DATA="$(TTT_KD_DATA)"'
+
+setup: $(STAND_INS) $(DONE)/package ## Make .venv with all that the other targets need
+
+test: setup ## Run the tests; ARGS="test/unit -k pairing" runs some of them
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: setup ## Check style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+demo: demo-arguments setup ## Convert DATA=<folder> to a bag and replay it with CHECKPOINT=<checkpoint>
+	rm -rf demo/bag
+	$(BIN)/ttt_kd convert "$(DATA)" demo/bag
+	$(BIN)/ttt_kd replay demo/bag --checkpoint "$(CHECKPOINT)" --out demo
+
+demo-arguments:
+	@test -n "$(DATA)" -a -n "$(CHECKPOINT)" || \
+		{ echo 'usage: make demo DATA=<folder of a data set> CHECKPOINT=<checkpoint>' >&2; exit 2; }
+
+clean: ## Remove what was made, except .venv
+	rm -rf build install log demo *.egg-info without_ros/packages/*.egg-info $(CACHES)
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+$(DONE)/venv:
+	$(PYTHON) -m venv $(if $(ROS),--system-site-packages) $(VENV)
+	touch $(VENV)/COLCON_IGNORE
+	mkdir -p $(DONE) && touch $@
+
+# Holds the choices made on the command line; rewritten only when they change.
+$(DONE)/torch.txt: always | $(DONE)/venv
+	@echo '$(TORCH)' | cmp -s - $@ || echo '$(TORCH)' > $@
+
+$(DONE)/extras.txt: always | $(DONE)/venv
+	@echo '$(EXTRAS)' | cmp -s - $@ || echo '$(EXTRAS)' > $@
+
+# Before all that needs it, so that nothing else chooses another build of it.
+$(DONE)/torch: $(DONE)/torch.txt
+	$(PIP) '$(TORCH)' $(NUMPY)
+	touch $@
+
+$(DONE)/package: setup.py setup.cfg pyproject.toml $(DONE)/extras.txt $(DONE)/torch
+	$(PIP) --editable '.[$(EXTRAS)]' $(NUMPY)
+	touch $@
+
+# Beside the wheels, every Python of this environment learns where the ament index is.
+$(DONE)/ros_wheels: without_ros/requirements.txt | $(DONE)/venv
+	$(PIP) --requirement $<
+	echo 'import os, sys; os.environ.setdefault("AMENT_PREFIX_PATH", sys.prefix)' > \
+		"$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/ament_prefix_path.pth"
+	touch $@
+
+$(DONE)/stand_ins: without_ros/pyproject.toml $(DONE)/ros_wheels
+	$(PIP) --editable without_ros
+	touch $@
+
+$(DONE)/tf2_msgs: $(wildcard without_ros/tf2_msgs/* without_ros/tf2_msgs/msg/*) $(DONE)/ros_wheels
+	rm -rf $(VENV)/build
+	CMAKE_PREFIX_PATH="$(abspath $(VENV))" AMENT_PREFIX_PATH="$(abspath $(VENV))" PATH="$(abspath $(BIN)):$$PATH" \
+		cmake -S without_ros/tf2_msgs -B $(VENV)/build -DBUILD_TESTING=OFF \
+		-DCMAKE_INSTALL_PREFIX="$(abspath $(VENV))" -DPython3_EXECUTABLE="$(abspath $(BIN))/python" > /dev/null
+	cmake --build $(VENV)/build --parallel > /dev/null
+	cmake --install $(VENV)/build > /dev/null
+	touch $@

@@ -1,0 +1,44 @@
+"""What all tests share: a ROS domain of their own, and the reasons for which some cannot run here."""
+
+from __future__ import annotations
+
+import os
+import random
+from pathlib import Path
+
+import pytest
+
+# Read when rclpy is imported: this run hears and disturbs no other ROS system.
+os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+os.environ["ROS_DOMAIN_ID"] = str(random.SystemRandom().randint(1, 101))
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for marker in item.iter_markers("data"):
+        require_data(*marker.args)
+    if item.get_closest_marker("gpu"):
+        require_gpu()
+
+
+def data_root() -> Path:
+    root = os.environ.get("TTT_KD_DATA")
+    if not root:
+        pytest.skip("needs real sensor data: set TTT_KD_DATA to the directory that holds its folders")
+    return Path(root)
+
+
+def require_data(folder: str) -> None:
+    if not (data_root() / folder).exists():
+        pytest.skip(f"needs real sensor data: TTT_KD_DATA holds no {folder}")
+
+
+def require_gpu() -> None:
+    torch = pytest.importorskip("torch")
+    if not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+
+
+@pytest.fixture
+def data_dir() -> Path:
+    """Directory of real sensor data; the test names the folders that it needs with the marker `data`."""
+    return data_root()
