@@ -1,0 +1,168 @@
+"""The node as a process of its own, with a real network."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scene import BASE, LIDAR, SECOND, cloud, transform, unpacked
+
+from ttt_kd_ros.adaptation.settings import AdaptationSettings
+from ttt_kd_ros.classes import load_classes
+from ttt_kd_ros.frame import Frame, Scan
+from ttt_kd_ros.model.checkpoint import save_checkpoint
+from ttt_kd_ros.model.network import Network, NetworkConfig, TeacherSpec
+from ttt_kd_ros.model.unet import UNetConfig
+from ttt_kd_ros.segmenter import load_segmenter
+
+ROOT = Path(__file__).parents[2]
+NODE = ("-m", "ttt_kd_ros.ros.segment_node")
+FAKE = """
+import sys, threading
+from ttt_kd_ros.classes import load_classes
+from ttt_kd_ros.ros.segment_node import main
+
+class Fake:
+    classes = load_classes("street6")
+    def segment(self, frame):
+        {body}
+
+sys.exit(main(load=lambda checkpoint, **_: Fake()))
+"""
+POINTS = [(float(i), float(i % 7), -1.5 + 0.1 * (i % 3)) for i in range(60)]
+END_S = 20
+
+Start = Callable[..., subprocess.Popen[str]]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    torch.manual_seed(0)
+    unet = UNetConfig(8, 3, (8, 12), (12, 8), (1, 1), (1, 1))
+    network = Network(NetworkConfig(load_classes("street6"), TeacherSpec("none", "none", 0, 6), 0.5, 4, unet))
+    path = tmp_path_factory.mktemp("checkpoint") / "tiny.safetensors"
+    save_checkpoint(path, network.eval(), {})
+    return path
+
+
+@pytest.fixture
+def start_process() -> Iterator[Start]:
+    """Start Python with arguments and the node's parameters in the rest of them."""
+    processes: list[subprocess.Popen[str]] = []
+
+    def start(*arguments: str, **parameters: str) -> subprocess.Popen[str]:
+        given = [text for name, value in parameters.items() for text in ("-p", f"{name.replace('__', '.')}:={value}")]
+        command = [sys.executable, *arguments, "--ros-args", *given]
+        process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, env=os.environ)
+        processes.append(process)
+        return process
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+def wait_until_ready(process: subprocess.Popen[str]) -> None:
+    lines = []
+    for line in process.stderr:
+        lines.append(line)
+        if "ready" in line:
+            return
+    pytest.fail(f"the node ended with {process.wait()}:\n{''.join(lines)}")
+
+
+def is_connected(world) -> bool:
+    reset = world.reset_client.service_is_ready()
+    return reset and world.points.get_subscription_count() and world.count_publishers("/segment/segmentation")
+
+
+def test_a_scan_gets_the_labels_that_the_segmenter_gives(checkpoint, start_process, world):
+    process = start_process(*NODE, checkpoint=str(checkpoint), adaptation__mode="'off'")
+    wait_until_ready(process)
+    world.wait_until(lambda: is_connected(world))
+    world.static_transforms.sendTransform(transform(BASE, LIDAR, (0, 0, 1.5)))
+    scan = cloud(POINTS, stamp=3 * SECOND)
+
+    with world.repeating(scan):
+        world.wait_for_clouds(1)
+    T_base_scan = np.eye(4)
+    T_base_scan[2, 3] = 1.5
+    segmenter = load_segmenter(checkpoint, settings=AdaptationSettings(mode="off"))
+    expected = segmenter.segment(Frame(Scan(np.array(POINTS, np.float32), T_base_scan)))
+    answer = world.clouds[0]
+    assert answer.header == scan.header
+    assert unpacked(answer)["label"] == expected.labels.tolist()
+    np.testing.assert_allclose(unpacked(answer)["confidence"], expected.confidence, rtol=1e-5)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_node_with_exit_code_zero(checkpoint, start_process, number):
+    process = start_process(*NODE, checkpoint=str(checkpoint), adaptation__mode="'off'")
+    wait_until_ready(process)
+    process.send_signal(number)
+    _, rest = process.communicate(timeout=END_S)
+    assert process.returncode == 0, rest
+    assert "Traceback" not in rest
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_during_a_scan_ends_the_node_after_it(start_process, world, number):
+    body = "print('working', file=sys.stderr, flush=True); threading.Event().wait(0.5); raise RuntimeError('in a step')"
+    process = start_process("-c", FAKE.format(body=body), checkpoint="fake")
+    wait_until_ready(process)
+    publish_until(process, world, "working")
+    process.send_signal(number)
+    _, rest = process.communicate(timeout=END_S)
+    assert process.returncode == 0, rest
+    assert "Traceback" not in rest
+
+
+def test_a_topic_that_is_no_name_is_refused_in_one_line(start_process):
+    process = start_process("-c", FAKE.format(body="pass"), checkpoint="fake", points_topic="'no topic'")
+    _, text = process.communicate(timeout=60)
+    assert process.returncode == 1
+    (line,) = text.splitlines()
+    assert "no topic" in line
+
+
+def test_a_fault_in_the_program_ends_the_node_with_its_traceback_and_exit_code_one(start_process, world):
+    process = start_process("-c", FAKE.format(body="raise KeyError('a fault')"), checkpoint="fake")
+    wait_until_ready(process)
+    publish_until(process, world, "KeyError: 'a fault'")
+    process.communicate(timeout=END_S)
+    assert process.returncode == 1
+
+
+def publish_until(process: subprocess.Popen[str], world, text: str) -> None:
+    """Publish a scan once the process knows where the ground is, and wait until it writes a text."""
+    world.wait_until(lambda: is_connected(world))
+    world.static_transforms.sendTransform(transform(BASE, LIDAR, (0, 0, 1.5)))
+    with world.repeating(cloud(POINTS, stamp=SECOND)):
+        for line in process.stderr:
+            if text in line:
+                return
+    pytest.fail(f"the node ended with {process.wait()} and never wrote '{text}'")
+
+
+@pytest.mark.parametrize(
+    ("parameters", "reason"),
+    [
+        ({}, "'checkpoint' is empty"),
+        ({"checkpoint": "missing.safetensors"}, "missing.safetensors"),
+        ({"adaptation__steps": "-1"}, "adaptation.steps"),
+    ],
+)
+def test_a_node_that_cannot_start_says_why_in_one_line(start_process, parameters, reason):
+    process = start_process(*NODE, **parameters)
+    _, text = process.communicate(timeout=60)
+    assert process.returncode == 1
+    (line,) = text.splitlines()
+    assert reason in line

@@ -1,0 +1,60 @@
+"""Declares the table of parameters with ROS."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+from rclpy.node import Node
+from rclpy.parameter import Parameter as RosParameter
+
+from ttt_kd_ros.ros.parameters import PARAMETERS, Parameter, Value, camera_parameters, check_camera_names
+
+
+def declare_parameters(node: Node) -> dict[str, Value]:
+    """Declare all parameters and return their values.
+
+    Raises
+    ------
+    rclpy.exceptions.ParameterException
+        If a value that was given at the start is of another type or out of its range.
+    InputError
+        If a camera's name cannot be used.
+    """
+    values = _declare(node, PARAMETERS)
+    cameras: tuple[str, ...] = values["cameras"]  # type: ignore[assignment]
+    check_camera_names(cameras)
+    for camera in cameras:
+        values |= _declare(node, camera_parameters(camera))
+    return values
+
+
+def read_value(parameter: RosParameter) -> Value:
+    """Value of a parameter; ROS has no empty list of strings, but leaves such a parameter without a value."""
+    value = parameter.value
+    if value is None:
+        return ()
+    return tuple(value) if parameter.type_ == RosParameter.Type.STRING_ARRAY else value
+
+
+def _declare(node: Node, parameters: Iterable[Parameter]) -> dict[str, Value]:
+    return {p.name: read_value(node.declare_parameter(p.name, _default(p), descriptor(p))) for p in parameters}
+
+
+def _default(parameter: Parameter) -> Value | RosParameter.Type:
+    return RosParameter.Type.STRING_ARRAY if parameter.default == () else parameter.default
+
+
+def descriptor(parameter: Parameter) -> ParameterDescriptor:
+    """What ROS tells of a parameter: description, range, allowed words, whether it is read-only."""
+    allowed = f"one of {', '.join(parameter.choices)}" if parameter.choices else ""
+    result = ParameterDescriptor(
+        description=parameter.description, additional_constraints=allowed, read_only=not parameter.live
+    )
+    if parameter.bounds:
+        lowest, highest = parameter.bounds
+        if isinstance(parameter.default, int):
+            result.integer_range = [IntegerRange(from_value=int(lowest), to_value=int(highest), step=1)]
+        else:
+            result.floating_point_range = [FloatingPointRange(from_value=float(lowest), to_value=float(highest))]
+    return result

@@ -1,0 +1,232 @@
+"""Messages to arrays and back."""
+
+from __future__ import annotations
+
+import sys
+
+import cv2
+import numpy as np
+from cv_bridge import CvBridge, CvBridgeError
+from numpy.typing import NDArray
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2, PointField
+
+from ttt_kd_ros.errors import InputError
+from ttt_kd_ros.frame import IGNORE_LABEL, Camera, Segmentation
+
+COORDINATES = ("x", "y", "z")
+COORDINATE_TYPES = {PointField.FLOAT32: "f4", PointField.FLOAT64: "f8"}
+
+OUTPUT_NAMES = (*COORDINATES, "rgb", "label", "confidence")
+OUTPUT_OFFSETS = (0, 4, 8, 12, 16, 20)
+OUTPUT_TYPE = np.dtype(
+    {
+        "names": list(OUTPUT_NAMES),
+        "formats": ["f4", "f4", "f4", "u4", "u1", "f4"],
+        "offsets": list(OUTPUT_OFFSETS),
+        "itemsize": 24,
+    }
+)
+"""One point of the segmented cloud in memory; ``rgb`` holds the bits of the float32 that RViz expects."""
+
+_BRIDGE = CvBridge()
+
+
+class MessageError(InputError):
+    """A message that cannot be read."""
+
+
+def stamp_of(message: PointCloud2 | Image | CompressedImage) -> int:
+    """Stamp of a message [ns]."""
+    stamp = message.header.stamp
+    return stamp.sec * 1_000_000_000 + stamp.nanosec
+
+
+def read_points(cloud: PointCloud2) -> NDArray[np.float32]:
+    """Coordinates of a cloud's points, row by row.
+
+    The fields may lie in any order at any offset, as FLOAT32 or FLOAT64 in either byte order, and points and rows may
+    be padded. (`sensor_msgs_py` does not know padded rows and turns big-endian messages round in place.)
+
+    Returns
+    -------
+    (N, 3) float32 [m]
+
+    Raises
+    ------
+    MessageError
+        If a coordinate is missing or of another type, or there is less data than declared.
+    """
+    count = cloud.width * cloud.height
+    xyz = np.empty((count, 3), np.float32)
+    if not count:
+        return xyz
+    row_step = cloud.row_step if cloud.height > 1 else cloud.width * cloud.point_step
+    _check_size(cloud, row_step)
+    rows = np.ndarray((cloud.height, cloud.width), _point_type(cloud), cloud.data, strides=(row_step, cloud.point_step))
+    grid = xyz.reshape(cloud.height, cloud.width, 3)
+    with np.errstate(over="ignore", invalid="ignore"):
+        for column, name in enumerate(COORDINATES):
+            grid[..., column] = rows[name]
+    return xyz
+
+
+def _check_size(cloud: PointCloud2, row_step: int) -> None:
+    if row_step < cloud.width * cloud.point_step:
+        raise MessageError(f"cloud has row_step {row_step}, less than {cloud.width} points of {cloud.point_step} bytes")
+    size = (cloud.height - 1) * row_step + cloud.width * cloud.point_step
+    if len(cloud.data) < size:
+        lacking = size - len(cloud.data)
+        raise MessageError(f"cloud declares {cloud.height} x {cloud.width} points, but lacks {lacking} bytes of them")
+
+
+def _point_type(cloud: PointCloud2) -> np.dtype[np.void]:
+    fields = {field.name: field for field in cloud.fields}
+    missing = [name for name in COORDINATES if name not in fields]
+    if missing:
+        raise MessageError(f"cloud has no field {', '.join(missing)}; its fields are {', '.join(fields) or 'none'}")
+    order = ">" if cloud.is_bigendian else "<"
+    formats = [order + _format(fields[name]) for name in COORDINATES]
+    offsets = [fields[name].offset for name in COORDINATES]
+    if any(offset + int(form[2:]) > cloud.point_step for form, offset in zip(formats, offsets, strict=True)):
+        raise MessageError(f"cloud has fields beyond its point_step of {cloud.point_step} bytes")
+    return np.dtype({"names": list(COORDINATES), "formats": formats, "offsets": offsets, "itemsize": cloud.point_step})
+
+
+def _format(field: PointField) -> str:
+    if field.datatype not in COORDINATE_TYPES:
+        raise MessageError(f"cloud's field {field.name} has datatype {field.datatype}; FLOAT32 and FLOAT64 can be read")
+    return COORDINATE_TYPES[field.datatype]
+
+
+def read_image(message: Image | CompressedImage) -> NDArray[np.uint8]:
+    """Picture of an image message.
+
+    Every colour, grey and Bayer encoding that cv_bridge knows can be read; 16-bit pictures are scaled to 8 bits.
+
+    Returns
+    -------
+    (H, W, 3) uint8, RGB
+
+    Raises
+    ------
+    MessageError
+        If the encoding is no picture's, the file cannot be decoded, or there is less data than declared.
+    """
+    return _read_file(message) if isinstance(message, CompressedImage) else _read_raw(message)
+
+
+def _read_raw(message: Image) -> NDArray[np.uint8]:
+    size = message.height * message.step
+    if not size or len(message.data) < size:
+        raise MessageError(
+            f"image declares {message.height} rows of {message.step} bytes, but holds {len(message.data)} bytes"
+        )
+    try:
+        image = _BRIDGE.imgmsg_to_cv2(message, "rgb8")
+    except (CvBridgeError, cv2.error) as error:
+        raise MessageError(f"image with encoding '{message.encoding}' cannot be read as a picture: {error}") from error
+    if image.shape != (message.height, message.width, 3):
+        raise MessageError(f"image declares {message.width} columns, but its step of {message.step} bytes holds others")
+    return np.asarray(image, np.uint8)
+
+
+def _read_file(message: CompressedImage) -> NDArray[np.uint8]:
+    if not message.data:
+        raise MessageError("compressed image is empty")
+    image = _BRIDGE.compressed_imgmsg_to_cv2(message)
+    if image is None:
+        raise MessageError(f"compressed image with format '{message.format}' cannot be decoded")
+    if image.dtype == np.uint16:
+        image = np.asarray(image, np.uint16) >> 8
+    elif image.dtype != np.uint8:
+        raise MessageError(f"compressed image with format '{message.format}' holds {image.dtype}, which is no picture")
+    channels = 1 if image.ndim == 2 else image.shape[2]
+    conversion = {1: cv2.COLOR_GRAY2RGB, 3: cv2.COLOR_BGR2RGB, 4: cv2.COLOR_BGRA2RGB}[channels]
+    return np.asarray(cv2.cvtColor(image.astype(np.uint8, copy=False), conversion), np.uint8)
+
+
+def read_camera(info: CameraInfo, *, rectified: bool) -> Camera:
+    """Intrinsics of a camera.
+
+    Parameters
+    ----------
+    info
+        A region of interest is taken into account; binning needs nothing, as intrinsics are scaled to the picture.
+    rectified
+        Use the left 3x3 block of P and no distortion instead of K and D. As in image_geometry, the frame of the
+        picture is then taken for the rectified one.
+
+    Raises
+    ------
+    CalibrationError
+        If the numbers describe no camera or the distortion model is not supported.
+    """
+    K = np.array(info.p).reshape(3, 4)[:, :3].copy() if rectified else np.array(info.k).reshape(3, 3)
+    region = info.roi
+    whole = not (region.width and region.height)
+    if not whole:
+        K[:2, 2] -= region.x_offset, region.y_offset
+    return Camera(
+        width=info.width if whole else region.width,
+        height=info.height if whole else region.height,
+        K=K,
+        distortion=() if rectified else tuple(info.d),
+        distortion_model=info.distortion_model,
+    )
+
+
+def packed_colors(palette: NDArray[np.uint8]) -> NDArray[np.uint32]:
+    """Colours as the bits of the field ``rgb``: (256,) from a (256, 3) uint8 RGB palette."""
+    red, green, blue = palette.astype(np.uint32).T
+    return red << 16 | green << 8 | blue
+
+
+def write_cloud(
+    scan: PointCloud2, points: NDArray[np.float32], segmentation: Segmentation, colors: NDArray[np.uint32]
+) -> PointCloud2:
+    """Segmented cloud with the header, shape and order of the scan.
+
+    Parameters
+    ----------
+    scan
+        The scan's message.
+    points
+        (N, 3) its points.
+    segmentation
+        Its labels.
+    colors
+        (256,) from `packed_colors`.
+    """
+    message = PointCloud2(
+        header=scan.header,
+        height=scan.height,
+        width=scan.width,
+        fields=_output_fields(),
+        is_bigendian=sys.byteorder == "big",
+        point_step=OUTPUT_TYPE.itemsize,
+        row_step=OUTPUT_TYPE.itemsize * scan.width,
+        is_dense=bool((segmentation.labels != IGNORE_LABEL).all()),
+    )
+    rows = _allocate(message, len(points))
+    for column, name in enumerate(COORDINATES):
+        rows[name] = points[:, column]
+    rows["rgb"] = colors[segmentation.labels]
+    rows["label"] = segmentation.labels
+    rows["confidence"] = segmentation.confidence
+    return message
+
+
+def _allocate(message: PointCloud2, count: int) -> NDArray[np.void]:
+    """Zeroed points that lie in the message's own data: assigning data would copy it."""
+    data = message.data
+    data.append(0)
+    data *= count * OUTPUT_TYPE.itemsize
+    return np.ndarray(count, OUTPUT_TYPE, data)
+
+
+def _output_fields() -> list[PointField]:
+    types = dict.fromkeys(OUTPUT_NAMES, PointField.FLOAT32) | {"label": PointField.UINT8}
+    return [
+        PointField(name=name, offset=offset, datatype=types[name], count=1)
+        for name, offset in zip(OUTPUT_NAMES, OUTPUT_OFFSETS, strict=True)
+    ]

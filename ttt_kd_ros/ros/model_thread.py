@@ -1,0 +1,48 @@
+"""The one thread of a process that computes."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class ModelThread:
+    """Runs calls one after another, each to its end, on a thread of its own.
+
+    OpenMP keeps a pool of threads for every thread that has computed, and two pools on the same cores slow each other
+    down: gradient steps took five times as long on a thread beside another one that had only loaded the model. So
+    loading, steps and resets all run here.
+    """
+
+    def __init__(self) -> None:
+        self._calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._work, name="model", daemon=True)
+        self._thread.start()
+
+    def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call a function when the calls before it are done; returns or raises what it does."""
+        outcome: Future[T] = Future()
+
+        def call() -> None:
+            try:
+                outcome.set_result(function(*args, **kwargs))
+            except BaseException as error:  # noqa: BLE001  the caller's to handle, not this thread's
+                outcome.set_exception(error)
+
+        self._calls.put(call)
+        return outcome.result()
+
+    def close(self, timeout: float) -> None:
+        """End the thread after the calls that wait; returns after `timeout` seconds at the latest."""
+        self._calls.put(None)
+        self._thread.join(timeout)
+
+    def _work(self) -> None:
+        while (call := self._calls.get()) is not None:
+            call()

@@ -1,0 +1,280 @@
+"""The node's parameters: one table that drives declaration, validation, ``config/segment.yaml`` and the documentation.
+
+A camera's parameters are a second table, in which ``NAME`` stands for the camera's name.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ttt_kd_ros.adaptation.settings import MAX_STEPS, MODES, OPTIMIZERS, SCOPES, AdaptationSettings
+from ttt_kd_ros.errors import InputError
+
+Value = bool | int | float | str | tuple[str, ...]
+
+CAMERA = "NAME"
+TRANSPORTS = ("raw", "compressed")
+NANOSECONDS_PER_MILLISECOND = 1_000_000
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter of the node.
+
+    Parameters
+    ----------
+    name
+        Name; dots are levels.
+    default
+        Its type is the parameter's: bool, int, float, str or tuple of str.
+    description
+        What it does, in one sentence.
+    bounds
+        Lowest and highest allowed number.
+    choices
+        Allowed words.
+    live
+        Whether it may be changed while the node runs.
+    """
+
+    name: str
+    default: Value
+    description: str
+    bounds: tuple[float, float] | None = None
+    choices: tuple[str, ...] = ()
+    live: bool = False
+
+    def check(self, value: Value) -> None:
+        """Refuse a value that is not allowed.
+
+        Raises
+        ------
+        InputError
+            With the allowed ones in its message.
+        """
+        if self.choices and value not in self.choices:
+            raise InputError(f"parameter '{self.name}' is '{value}'; choose one of {', '.join(self.choices)}")
+        if self.bounds and not (isinstance(value, int | float) and self.bounds[0] <= value <= self.bounds[1]):
+            raise InputError(f"parameter '{self.name}' is {value}; it must be {self.bounds[0]:,} to {self.bounds[1]:,}")
+
+    def parse(self, text: str) -> Value:
+        """Value written as a launch argument; the words of a list are separated by commas.
+
+        Raises
+        ------
+        InputError
+            If the text is no value of the parameter's type.
+        """
+        if isinstance(self.default, tuple):
+            return tuple(word.strip() for word in text.split(","))
+        try:
+            return type(self.default)(text)
+        except ValueError as error:
+            raise InputError(f"parameter '{self.name}' is '{text}'; it must be a number") from error
+
+
+_ADAPTATION = AdaptationSettings()
+
+PARAMETERS: tuple[Parameter, ...] = (
+    Parameter("checkpoint", "", "Checkpoint file written by `ttt_kd train`; must be set."),
+    Parameter("teacher", "", "Where to load the image model from; empty: as named in the checkpoint."),
+    Parameter("device", "cpu", "Torch device that everything runs on: `cpu`, `cuda` or `cuda:<index>`."),
+    Parameter("points_topic", "points", "PointCloud2 topic of the LiDAR."),
+    Parameter("cameras", (), "Names of the cameras; each one has the parameters `camera.NAME.*` below."),
+    Parameter(
+        "base_frame", "base_link", "Frame whose xy plane is the ground and whose z points up; needs TF from the LiDAR."
+    ),
+    Parameter(
+        "fixed_frame",
+        "",
+        "Frame that does not move (as `odom`), through which the motion between the stamps of scan and picture is "
+        "taken into account; empty: both are taken at the scan's stamp.",
+    ),
+    Parameter("image_wait_ms", 100.0, "How long a scan waits for its pictures.", (0, 2000), live=True),
+    Parameter("transform_wait_ms", 50.0, "How long a scan waits for late transforms.", (0, 2000), live=True),
+    Parameter(
+        "adaptation.mode",
+        _ADAPTATION.mode,
+        "`off`: the source model predicts; `offline`: the weights go back to it after each scan; `online`: they are "
+        "kept for the next scan. A node started with `off` has loaded no teacher and stays `off`. Write `'off'` in "
+        "quotes: without them YAML reads a boolean.",
+        choices=MODES,
+        live=True,
+    ),
+    Parameter("adaptation.steps", _ADAPTATION.steps, "Gradient steps on each scan.", (0, MAX_STEPS), live=True),
+    Parameter("adaptation.scope", _ADAPTATION.scope, "Parameters of the network that move.", choices=SCOPES, live=True),
+    Parameter("adaptation.optimizer", _ADAPTATION.optimizer, "Optimizer of the steps.", choices=OPTIMIZERS, live=True),
+    Parameter("adaptation.learning_rate", _ADAPTATION.learning_rate, "Learning rate of the steps.", (0, 1), live=True),
+    Parameter(
+        "adaptation.budget_ms",
+        _ADAPTATION.budget_ms,
+        "No step starts once the steps on this scan have taken so long; 0: no limit.",
+        (0, 60_000),
+        live=True,
+    ),
+    Parameter(
+        "adaptation.entropy_weight",
+        _ADAPTATION.entropy_weight,
+        "Weight of the mean entropy of the predictions beside the distillation loss.",
+        (0, 100),
+        live=True,
+    ),
+    Parameter(
+        "adaptation.min_pairs",
+        _ADAPTATION.min_pairs,
+        "A scan with fewer points in the pictures is not adapted to.",
+        (0, 1_000_000),
+        live=True,
+    ),
+    Parameter(
+        "adaptation.margin_m",
+        _ADAPTATION.margin_m,
+        "Steps run on the voxels within at least this horizontal distance of a point in a picture.",
+        (0, 1000),
+        live=True,
+    ),
+)
+
+CAMERA_PARAMETERS: tuple[Parameter, ...] = (
+    Parameter("camera.NAME.image_topic", "NAME/image_raw", "Topic of the pictures; their frame_id is the camera's."),
+    Parameter("camera.NAME.info_topic", "NAME/camera_info", "Topic of the CameraInfo."),
+    Parameter(
+        "camera.NAME.transport",
+        "raw",
+        "`raw`: Image on image_topic; `compressed`: CompressedImage on `<image_topic>/compressed`.",
+        choices=TRANSPORTS,
+    ),
+    Parameter(
+        "camera.NAME.tolerance_ms",
+        50.0,
+        "How far apart the stamps of a scan and its picture may be.",
+        (0, 10_000),
+        live=True,
+    ),
+    Parameter(
+        "camera.NAME.rectified",
+        False,
+        "`true`: the pictures are rectified, P is used without distortion; `false`: K and D are used.",
+    ),
+)
+
+
+def camera_parameters(camera: str) -> tuple[Parameter, ...]:
+    """The parameters of one camera."""
+    return tuple(
+        replace(
+            parameter,
+            name=parameter.name.replace(CAMERA, camera),
+            default=parameter.default.replace(CAMERA, camera)
+            if isinstance(parameter.default, str)
+            else parameter.default,
+        )
+        for parameter in CAMERA_PARAMETERS
+    )
+
+
+@dataclass(frozen=True)
+class CameraSettings:
+    """Where one camera's messages come from and how they are used; see `CAMERA_PARAMETERS`."""
+
+    name: str
+    image_topic: str
+    info_topic: str
+    compressed: bool
+    tolerance_ns: int
+    rectified: bool
+
+    @property
+    def picture_topic(self) -> str:
+        """Topic that the pictures come on."""
+        return f"{self.image_topic}/compressed" if self.compressed else self.image_topic
+
+
+@dataclass(frozen=True)
+class NodeSettings:
+    """Valid values of all parameters; see `PARAMETERS`."""
+
+    checkpoint: str
+    teacher: str
+    device: str
+    points_topic: str
+    base_frame: str
+    fixed_frame: str
+    image_wait_ns: int
+    transform_wait_ns: int
+    adaptation: AdaptationSettings
+    cameras: tuple[CameraSettings, ...]
+
+    @property
+    def tolerances_ns(self) -> dict[str, int]:
+        """Tolerance of each camera."""
+        return {camera.name: camera.tolerance_ns for camera in self.cameras}
+
+
+def check_camera_names(names: Iterable[str]) -> None:
+    """Refuse names that cannot be part of a parameter's or topic's name.
+
+    Raises
+    ------
+    InputError
+        If a name is no word of letters, digits and underscores, or is there twice.
+    """
+    for name, times in Counter(names).items():
+        if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name):
+            raise InputError(f"parameter 'cameras' has '{name}'; use letters, digits and underscores, a letter first")
+        if times > 1:
+            raise InputError(f"parameter 'cameras' names '{name}' {times} times; give each camera its own name")
+
+
+def settings_from(values: Mapping[str, Any]) -> NodeSettings:
+    """Validate the values of all parameters together.
+
+    Parameters
+    ----------
+    values
+        A value for each of `PARAMETERS` and for the parameters of each camera.
+
+    Raises
+    ------
+    InputError
+        If a value is not allowed; the message names the allowed ones.
+    """
+    cameras: tuple[str, ...] = values["cameras"]
+    check_camera_names(cameras)
+    for parameter in (*PARAMETERS, *(p for camera in cameras for p in camera_parameters(camera))):
+        parameter.check(values[parameter.name])
+    if not values["base_frame"]:
+        raise InputError("parameter 'base_frame' is empty; name the frame whose xy plane is the ground")
+    adaptation = {n.removeprefix("adaptation."): v for n, v in values.items() if n.startswith("adaptation.")}
+    return NodeSettings(
+        checkpoint=values["checkpoint"],
+        teacher=values["teacher"],
+        device=values["device"],
+        points_topic=values["points_topic"],
+        base_frame=values["base_frame"],
+        fixed_frame=values["fixed_frame"],
+        image_wait_ns=_nanoseconds(values["image_wait_ms"]),
+        transform_wait_ns=_nanoseconds(values["transform_wait_ms"]),
+        adaptation=AdaptationSettings(**adaptation),
+        cameras=tuple(_camera_settings(camera, values) for camera in cameras),
+    )
+
+
+def _camera_settings(name: str, values: Mapping[str, Any]) -> CameraSettings:
+    prefix = f"camera.{name}."
+    return CameraSettings(
+        name=name,
+        image_topic=values[prefix + "image_topic"],
+        info_topic=values[prefix + "info_topic"],
+        compressed=values[prefix + "transport"] == "compressed",
+        tolerance_ns=_nanoseconds(values[prefix + "tolerance_ms"]),
+        rectified=values[prefix + "rectified"],
+    )
+
+
+def _nanoseconds(milliseconds: float) -> int:
+    return round(milliseconds * NANOSECONDS_PER_MILLISECOND)
