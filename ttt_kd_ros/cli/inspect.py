@@ -1,0 +1,44 @@
+"""``ttt_kd inspect``: what a checkpoint says of itself."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+HELP = "show what a checkpoint is"
+EPILOG = """
+example:
+  ttt_kd inspect model/model.safetensors
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the subcommand."""
+    parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="a .safetensors file of `ttt_kd train`")
+    parser.add_argument("--json", action="store_true", help="print the whole manifest as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Check the checkpoint and print its manifest."""
+    from ttt_kd_ros.model.checkpoint import load_checkpoint
+
+    network, manifest = load_checkpoint(args.checkpoint)
+    if args.json:
+        print(manifest.to_json())
+        return 0
+    config, teacher = manifest.network, manifest.network.teacher
+    parameters = sum(p.numel() for p in network.parameters())
+    size = f"{teacher.long_side} px" if teacher.long_side else "own size"
+    rows = {
+        "classes": f"{config.classes.name}: {', '.join(config.classes.names)}",
+        "teacher": f"{teacher.name} from {teacher.source}, {teacher.feature_size} features, pictures at {size}",
+        "targets": f"{config.target_size} principal components",
+        "voxels": f"{config.voxel_size:g} m",
+        "backbone": f"encoder {config.unet.encoder}, decoder {config.unet.decoder}",
+        "parameters": f"{parameters:,}",
+        **{name: str(value) for name, value in manifest.training.items()},
+    }
+    width = max(map(len, rows))
+    for name, value in rows.items():
+        print(f"{name:<{width}}  {value}")
+    return 0

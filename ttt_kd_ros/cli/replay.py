@@ -1,0 +1,121 @@
+"""``ttt_kd replay``: a bag through the node."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ttt_kd_ros.replay.tally import Result
+
+HELP = "play a bag to the node and report latency, drops, KD loss and IoU"
+
+EPILOG = """\
+The node runs as a process of its own. Scans, cameras and frames are found in the bag: the cloud without a field
+`label`, the pictures with a CameraInfo beside them, `base_link`, and the fixed frame above it if it moves. Clouds with
+a field `label` are taken as ground truth.
+
+examples:
+  ttt_kd replay bags/pandaset_001 --checkpoint street.safetensors
+  ttt_kd replay bags/pandaset_001 --checkpoint street.safetensors --adaptation off --out results/source
+  ttt_kd replay bags/pandaset_001 --checkpoint street.safetensors --rate 0 --steps 10 --out results/online
+  ttt_kd replay drive.mcap --checkpoint street.safetensors --points-topic /top/points --param adaptation.scope=encoder
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("bag", metavar="BAG", type=Path, help="bag to play: a directory, or one mcap or db3 file")
+    parser.add_argument("--checkpoint", metavar="FILE", required=True, help="checkpoint written by `ttt_kd train`")
+    parser.add_argument(
+        "--adaptation", choices=("off", "online", "offline"), help="adaptation mode (default: the node's, online)"
+    )
+    parser.add_argument("--steps", metavar="N", type=int, help="gradient steps on each scan (default: the node's, 5)")
+    parser.add_argument("--teacher", metavar="SPEC", help="where to load the image model from (default: as trained)")
+    parser.add_argument(
+        "--rate",
+        metavar="X",
+        type=float,
+        default=1.0,
+        help="times the recorded speed; 0: send the next scan when the last one is answered, so that none is dropped "
+        "(default: %(default)s)",
+    )
+    parser.add_argument("--out", metavar="DIR", type=Path, help="write result.json, node.log and a bag `segmentation`")
+    parser.add_argument("--points-topic", metavar="TOPIC", default="", help="topic of the scans, if there are several")
+    parser.add_argument("--base-frame", metavar="FRAME", default="", help="frame on the ground (default: base_link)")
+    parser.add_argument(
+        "--fixed-frame",
+        metavar="FRAME",
+        help="frame that does not move, '' for none (default: odom or the root above a base that moves)",
+    )
+    parser.add_argument(
+        "--param",
+        metavar="NAME=VALUE",
+        action="append",
+        default=[],
+        help="another parameter of the node; may be given several times",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Replay and print the report."""
+    from ttt_kd_ros.replay.session import ReplaySettings, replay
+
+    parameters = parse_parameters(args.param)
+    for name in ("adaptation", "steps", "teacher"):
+        value = getattr(args, name)
+        if value is not None:
+            parameters[{"adaptation": "adaptation.mode", "steps": "adaptation.steps"}.get(name, name)] = value
+    settings = ReplaySettings(
+        args.checkpoint, args.rate, parameters, args.points_topic, args.base_frame, args.fixed_frame, args.out
+    )
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    print(summary(replay(args.bag, settings)))
+    return 0
+
+
+def parse_parameters(texts: list[str]) -> dict[str, Any]:
+    """``NAME=VALUE`` texts; the value is read as YAML, as ROS does it.
+
+    Raises
+    ------
+    InputError
+        If one has no ``=`` or a value that is no YAML.
+    """
+    import yaml
+
+    from ttt_kd_ros.errors import InputError
+
+    parameters: dict[str, Any] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise InputError(f"--param {text}: write NAME=VALUE")
+        try:
+            parameters[name] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise InputError(f"--param {text}: the value is no YAML") from error
+    return parameters
+
+
+def summary(result: Result) -> str:
+    """The report as text."""
+    dropped = ", ".join(f"{count} {cause}" for cause, count in result.dropped.items() if count) or "none"
+    lines = [f"scans     {result.scans_in} in, {result.clouds_out} answered", f"dropped   {dropped}"]
+    for camera, counts in result.pictures.items():
+        causes = [f"{n} {event}" for event, n in counts.items() if n and event not in ("received", "used")]
+        texts = [f"{counts.get('used', 0)} used of {counts.get('received', 0)}", *causes]
+        lines.append(f"pictures  {camera}: {', '.join(texts)}")
+    if result.clouds_out:
+        lines.append(f"latency   {', '.join(f'{name} {value:.0f} ms' for name, value in result.latency_ms.items())}")
+    first, last = result.kd_loss["first"], result.kd_loss["last"]
+    if not math.isnan(first):
+        lines.append(f"KD loss   {first:.4f} before the first step, {last:.4f} after the last")
+    if result.iou:
+        lines.append(f"mIoU      {result.miou:.3f}")
+        lines += [f"  {name:<12} {value:.3f}" for name, value in result.iou.items() if not math.isnan(value)]
+    return "\n".join(lines)

@@ -1,0 +1,82 @@
+"""``ttt_kd train``: joint training from data folders."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+HELP = "train a network on labelled and paired scans"
+EPILOG = """
+A folder with labels teaches ρ_Y, one with pictures ρ_2D, one with both does both; at least one of each is needed.
+
+example:
+  ttt_kd train data/semantickitti_00 data/kitti_raw_0926 --out model
+writes model/model.safetensors, and model/last.ckpt to go on from with --resume.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the subcommand."""
+    parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="data folder")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="directory for the model and its state")
+    parser.add_argument(
+        "--config", default="street6", metavar="NAME|FILE", help="training configuration (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--teacher",
+        default="efficientnet-lite0",
+        metavar="SPEC",
+        help="image model: efficientnet-lite0 or dinov2:<directory, .pth file or hub name> (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--long-side",
+        type=int,
+        metavar="PX",
+        help="long side of the pictures that the teacher gets; 0: as they are (default: the teacher's own)",
+    )
+    parser.add_argument("--steps", type=int, metavar="N", help="optimizer steps (default: the configuration's)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of weights and batches (default: 0)")
+    parser.add_argument("--resume", action="store_true", help="go on from DIR/last.ckpt")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train and write the checkpoint."""
+    import torch
+
+    from ttt_kd_ros.data import open_folder
+    from ttt_kd_ros.model.checkpoint import save_checkpoint
+    from ttt_kd_ros.model.network import Network, NetworkConfig, TeacherSpec
+    from ttt_kd_ros.teacher.load import load_teacher
+    from ttt_kd_ros.training.config import load_training_config
+    from ttt_kd_ros.training.joint import mean_kd_cosine, train
+    from ttt_kd_ros.training.prepare import load_scans
+
+    config = load_training_config(args.config)
+    if args.steps is not None:
+        config = replace(config, steps=args.steps)
+    folders = [open_folder(folder, config.classes) for folder in args.folders]
+    teacher = load_teacher(args.teacher, long_side=args.long_side)
+    scans, reduction = load_scans(folders, teacher, config.target_size, args.seed, _progress)
+    spec = TeacherSpec(teacher.name, args.teacher, teacher.long_side, teacher.feature_size)
+    torch.manual_seed(args.seed)
+    network = Network(NetworkConfig(config.classes, spec, config.voxel_size, config.target_size, config.unet))
+    network.reduction.load_state_dict(reduction.state_dict())
+    train(network, scans, config, args.seed, args.out, args.resume)
+    training = {
+        "kd_cosine": mean_kd_cosine(network, scans),
+        "seed": args.seed,
+        "steps": config.steps,
+        "folders": [folder.name for folder in folders],
+    }
+    save_checkpoint(args.out / "model.safetensors", network, training)
+    print(f"cosine of ρ_2D with the teacher on the training pairs: {training['kd_cosine']:.3f}")
+    print(args.out / "model.safetensors")
+    return 0
+
+
+def _progress(items: Iterable[int], title: str) -> Iterable[int]:
+    from tqdm import tqdm
+
+    return tqdm(items, desc=title, leave=False)

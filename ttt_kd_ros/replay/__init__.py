@@ -1,0 +1,1 @@
+"""Bags in, bags and scores out."""

@@ -1,0 +1,242 @@
+"""One replay: the bag through the node, its answers into a bag, what came of it into a report."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ttt_kd_ros.classes import ClassList
+from ttt_kd_ros.errors import DataError, InputError
+from ttt_kd_ros.model.checkpoint import load_manifest
+from ttt_kd_ros.replay.bag import BagWriter, bag_sha256, open_bag, read
+from ttt_kd_ros.replay.discovery import TF, TF_STATIC, Layout, discover
+from ttt_kd_ros.replay.link import DIAGNOSTICS_TOPIC, REPORT, SEGMENTATION, Arrival, Link
+from ttt_kd_ros.replay.messages import DIAGNOSTICS, POINT_CLOUD, stamp_of
+from ttt_kd_ros.replay.node_process import NODE_COMMAND, NodeProcess
+from ttt_kd_ros.replay.tally import Result, Tally
+from ttt_kd_ros.ros.parameters import PARAMETERS, camera_parameters
+from ttt_kd_ros.share import share_directory
+
+START_SECONDS = 120.0
+"""How long the node may take to load its models and subscribe."""
+ANSWER_SECONDS = 120.0
+"""How long a scan's answer is waited for."""
+REPORT_SECONDS = 3.0
+"""How long the last reports and diagnostics, sent once a second, are waited for."""
+POLL_SECONDS = 0.2
+"""How often it is looked whether the node still runs."""
+
+
+@dataclass(frozen=True)
+class ReplaySettings:
+    """How to replay.
+
+    Parameters
+    ----------
+    checkpoint
+        Checkpoint of the node.
+    rate
+        Times the recorded speed; 0: the next scan is sent when the node has answered the last one, so that none is
+        dropped.
+    parameters
+        More parameters of the node, as of its table of parameters.
+    points_topic, base_frame, fixed_frame
+        As for `discover`.
+    out
+        Directory for ``result.json``, ``node.log`` and the bag ``segmentation``; None writes none.
+    """
+
+    checkpoint: str
+    rate: float = 1.0
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    points_topic: str = ""
+    base_frame: str = ""
+    fixed_frame: str | None = None
+    out: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.rate < 0:
+            raise InputError(f"rate is {self.rate:g}; use a positive number, or 0 for as fast as the node answers")
+
+
+def replay(bag: str | Path, settings: ReplaySettings, *, node_command: Sequence[str] = NODE_COMMAND) -> Result:
+    """Play a bag to the node, run as a process of its own, and report what came of it.
+
+    Parameters
+    ----------
+    bag
+        The bag; its stamps are kept.
+    settings
+        How to replay.
+    node_command
+        Program that runs the node.
+
+    Raises
+    ------
+    InputError
+        If the bag or checkpoint cannot be used, or the node ends or does not answer.
+    """
+    layout = discover(
+        bag,
+        points_topic=settings.points_topic,
+        base_frame=settings.base_frame,
+        fixed_frame=settings.fixed_frame,
+    )
+    classes = load_manifest(settings.checkpoint).network.classes
+    _check_classes(layout, classes)
+    parameters = node_parameters(layout, settings)
+    _set_environment()
+    with contextlib.ExitStack() as stack:
+        enter = stack.enter_context
+        directory = settings.out or Path(enter(tempfile.TemporaryDirectory(prefix="ttt_kd_replay_")))
+        directory.mkdir(parents=True, exist_ok=True)
+        output = enter(BagWriter(directory / "segmentation")) if settings.out else None
+        name = f"segment_replay_{os.getpid()}"  # tells this node from others that may run
+        link = enter(Link(layout.topics, name))
+        process = enter(NodeProcess(parameters, remappings(name), directory / "node.log", node_command))
+        tally = Tally(classes, name, has_truth=bool(layout.ground_truth_topic))
+        result = _Session(layout, settings.rate, link, process, tally, output).run(bag)
+    if settings.out:
+        how = {"bag": str(bag), "rate": settings.rate, "parameters": parameters}
+        content = result.to_dict() | {"settings": how, "bag_sha256": bag_sha256(bag)}
+        (settings.out / "result.json").write_text(json.dumps(content, indent=1) + "\n")
+    return result
+
+
+def node_parameters(layout: Layout, settings: ReplaySettings) -> dict[str, Any]:
+    """The node's parameters: what the bag tells, then the settings.
+
+    Raises
+    ------
+    InputError
+        If the settings name a parameter that the node has not, or give it a value of another type.
+    """
+    cameras = [p for camera in layout.cameras for p in camera_parameters(camera.name)]
+    defaults = {parameter.name: parameter.default for parameter in (*PARAMETERS, *cameras)}
+    values = layout.parameters() | {"checkpoint": str(Path(settings.checkpoint).resolve())}
+    for name, value in settings.parameters.items():
+        if name not in defaults:
+            raise InputError(f"the node has no parameter '{name}'; it has: {', '.join(defaults)}")
+        default = defaults[name]
+        if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
+            value = float(value)
+        if not isinstance(value, list if isinstance(default, tuple) else type(default)):
+            raise InputError(f"parameter '{name}' is {value!r}, but must be of the kind of {default!r}")
+        values[name] = value
+    return values
+
+
+def remappings(node_name: str) -> dict[str, str]:
+    """The node under a name of its own, with its topics under their usual names."""
+    return {"__node": node_name, "~/segmentation": SEGMENTATION, "~/report": REPORT}
+
+
+@dataclass
+class _Session:
+    layout: Layout
+    rate: float
+    link: Link
+    process: NodeProcess
+    tally: Tally
+    output: BagWriter | None
+    bag_times: dict[int, int] = field(default_factory=dict)
+
+    def run(self, bag: str | Path) -> Result:
+        self._wait_for_node()
+        with open_bag(bag) as reader:
+            start = time.monotonic()
+            first: int | None = None
+            wanted = {*self.layout.topics, self.layout.ground_truth_topic}
+            for topic, bag_time, data in read(reader, wanted):
+                first = bag_time if first is None else first
+                if self.rate:
+                    self._receive_until(start + (bag_time - first) / 1e9 / self.rate)
+                elif topic == self.layout.points_topic:
+                    self._wait_for_answers()
+                self._send(topic, bag_time, bytes(data))
+        self._wait_for_answers()
+        self._receive_until(time.monotonic() + REPORT_SECONDS, lambda: self.tally.all_reported)
+        self._check_node()
+        return self.tally.result()
+
+    def _wait_for_node(self) -> None:
+        deadline = time.monotonic() + START_SECONDS
+        self._receive_until(deadline, lambda: not self.link.missing())
+        if missing := self.link.missing():
+            raise InputError(
+                f"the node is not connected to {', '.join(missing)} after {START_SECONDS:g} s: "
+                f"{self.process.last_words()}"
+            )
+
+    def _check_node(self) -> None:
+        self.process.check()
+        if self.link.answering_nodes() > 1:
+            raise InputError(
+                f"another node publishes {SEGMENTATION}; stop it or set ROS_DOMAIN_ID to another number for the replay"
+            )
+
+    def _wait_for_answers(self) -> None:
+        if not self._receive_until(time.monotonic() + ANSWER_SECONDS, lambda: self.tally.all_answered):
+            self.tally.give_up()
+
+    def _send(self, topic: str, bag_time: int, data: bytes) -> None:
+        if topic == self.layout.ground_truth_topic:
+            self.tally.truth(data)
+            return
+        sent = self.link.publish(topic, data)
+        if topic == self.layout.points_topic:
+            self.tally.sent(data, sent)
+            self.bag_times[stamp_of(data)] = bag_time
+        if self.output and topic in (self.layout.points_topic, TF, TF_STATIC):
+            self.output.write_raw(topic, self.layout.topics[topic], bag_time, data, latched=topic == TF_STATIC)
+
+    def _receive_until(self, deadline: float, done: Callable[[], bool] = lambda: False) -> bool:
+        """Take in what the node sends until `done` or the deadline (monotonic [s]); returns whether it is done."""
+        while not done():
+            remaining = deadline - time.monotonic()
+            arrival = self.link.receive(min(remaining, POLL_SECONDS))
+            if arrival is not None:
+                self._take(arrival)
+            elif remaining <= 0:
+                return False
+            else:
+                self._check_node()
+        return True
+
+    def _take(self, arrival: Arrival) -> None:
+        if arrival.topic == DIAGNOSTICS_TOPIC:
+            self.tally.diagnostics(arrival.data)
+            return
+        bag_time = self.bag_times.get(stamp_of(arrival.data))
+        if bag_time is None:
+            return
+        if arrival.topic == SEGMENTATION:
+            self.tally.segmentation(arrival.data, arrival.time)
+        else:
+            self.tally.report(arrival.data)
+        if self.output:
+            kind = POINT_CLOUD if arrival.topic == SEGMENTATION else DIAGNOSTICS
+            self.output.write_raw(arrival.topic, kind, bag_time, arrival.data)
+
+
+def _check_classes(layout: Layout, classes: ClassList) -> None:
+    if layout.classes is not None and layout.classes.names != classes.names:
+        raise DataError(
+            f"the bag's ground truth has the classes {', '.join(layout.classes.names)}, but the checkpoint predicts "
+            f"{', '.join(classes.names)}; convert the data with the checkpoint's class list"
+        )
+
+
+def _set_environment() -> None:
+    """What both processes need of the middleware, unless the user has chosen otherwise."""
+    profile = share_directory() / "config" / "fastdds.xml"
+    if profile.is_file():
+        os.environ.setdefault("FASTDDS_DEFAULT_PROFILES_FILE", str(profile))
+    os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
