@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -212,6 +214,22 @@ def test_a_single_transform_is_known_only_at_its_stamp(buffer):
     assert buffer.lookup_transform("odom", "base", at(1.0)).transform.translation.x == 4.0
     with pytest.raises(tf2_ros.ExtrapolationException):
         buffer.lookup_transform("odom", "base", at(1.1))
+
+
+def test_a_failed_lookup_keeps_nothing_of_its_caller(buffer):
+    buffer.set_transform(stamped("map", "robot", shift(1), stamp=5), "test")
+
+    def ask() -> weakref.ref[object]:
+        scan = threading.Event()
+        with pytest.raises(tf2_ros.ExtrapolationException):
+            buffer.lookup_transform("map", "robot", at(9))
+        return weakref.ref(scan)
+
+    gc.disable()
+    try:
+        assert ask()() is None
+    finally:
+        gc.enable()
 
 
 def test_all_errors_are_transform_exceptions():

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import math
+import weakref
 from threading import Thread
 
 import numpy as np
@@ -480,6 +482,21 @@ class TestLife:
             node.load()
         assert not [s.topic_name for s in node.subscriptions if "points" in s.topic_name]
         node.destroy_node()
+
+    def test_nothing_of_an_answered_scan_is_kept(self, start):
+        robot = start(cameras=["front"])
+        robot.stand()
+        robot.calibrate(camera_info())
+        gc.disable()
+        try:
+            robot.show(image(color_picture(), "rgb8", frame_id="unknown_optical"))
+            robot.answer(cloud(POINTS))
+            frame = weakref.ref(robot.segmenter.frames.pop())
+            robot.show(image(color_picture(), "rgb8", stamp=2 * SECOND))
+            robot.answer(cloud(POINTS, stamp=2 * SECOND))
+            assert frame() is None
+        finally:
+            gc.enable()
 
     def test_closing_ends_the_worker_while_it_waits(self, start):
         robot = start()

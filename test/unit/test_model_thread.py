@@ -1,6 +1,8 @@
 """All that computes runs on one thread."""
 
+import gc
 import threading
+import weakref
 
 import pytest
 
@@ -31,6 +33,22 @@ def test_an_error_reaches_the_caller_and_the_next_call_runs(model_thread):
     with pytest.raises(ValueError, match="invalid literal"):
         model_thread.run(int, "x")
     assert model_thread.run(int, "1") == 1
+
+
+def test_nothing_of_a_failed_call_is_kept(model_thread):
+    def ask():
+        scan = threading.Event()
+        with pytest.raises(ValueError, match="invalid literal"):
+            model_thread.run(lambda _: int("x"), scan)
+        return weakref.ref(scan)
+
+    gc.disable()
+    try:
+        scan = ask()
+        model_thread.run(int)
+        assert scan() is None
+    finally:
+        gc.enable()
 
 
 def test_a_call_waits_for_the_one_before_it(model_thread):

@@ -6,6 +6,7 @@ import queue
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from functools import partial
 from typing import ParamSpec, TypeVar
 
 P = ParamSpec("P")
@@ -28,15 +29,11 @@ class ModelThread:
     def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call a function when the calls before it are done; returns or raises what it does."""
         outcome: Future[T] = Future()
-
-        def call() -> None:
-            try:
-                outcome.set_result(function(*args, **kwargs))
-            except BaseException as error:  # noqa: BLE001  the caller's to handle, not this thread's
-                outcome.set_exception(error)
-
-        self._calls.put(call)
-        return outcome.result()
+        self._calls.put(partial(_fulfil, outcome, partial(function, *args, **kwargs)))
+        try:
+            return outcome.result()
+        finally:
+            del outcome  # an error refers to the frames that it came through, and this would refer to the error
 
     def close(self, timeout: float) -> None:
         """End the thread after the calls that wait; returns after `timeout` seconds at the latest."""
@@ -46,3 +43,13 @@ class ModelThread:
     def _work(self) -> None:
         while (call := self._calls.get()) is not None:
             call()
+            del call
+
+
+def _fulfil(outcome: Future[T], call: Callable[[], T]) -> None:
+    try:
+        outcome.set_result(call())
+    except BaseException as error:  # noqa: BLE001  the caller's to handle, not this thread's
+        outcome.set_exception(error)
+    finally:
+        del outcome

@@ -177,7 +177,7 @@ class BufferCore:
             )
         raise _not_connected(target, source)
 
-    def _climb(self, frame: str, stops: tuple[str, ...], stamp: int) -> tuple[str, Pose, ExtrapolationException | None]:
+    def _climb(self, frame: str, stops: tuple[str, ...], stamp: int) -> tuple[str, Pose, str | None]:
         """Go towards the root, to one of `stops` or as far as there is data; why it ended, if for lack of data."""
         pose = IDENTITY
         for _ in range(MAX_GRAPH_DEPTH):
@@ -188,7 +188,7 @@ class BufferCore:
                 # Time 0 is left only where all links are static or stamped 0: it means the newest.
                 link = cache.at(stamp or cache.latest_stamp)
             except ExtrapolationException as error:
-                return frame, pose, error
+                return frame, pose, str(error)
             frame, pose = link.parent, compose(link.pose, pose)
         raise self._loop()
 
