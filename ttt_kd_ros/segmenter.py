@@ -191,6 +191,7 @@ def load_segmenter(
     settings: AdaptationSettings = AdaptationSettings(),
     teacher: str = "",
     device: str = "cpu",
+    threads: int = 0,
 ) -> Segmenter:
     """Load a checkpoint and, unless adaptation is off, its teacher.
 
@@ -204,6 +205,8 @@ def load_segmenter(
         What to load the teacher from (see `load_teacher`); empty for the source named in the checkpoint.
     device
         A torch device.
+    threads
+        CPU threads of this process that compute; 0 leaves torch's choice.
 
     Raises
     ------
@@ -215,6 +218,8 @@ def load_segmenter(
         If there is no such device.
     """
     target = _device(device)
+    if threads:
+        torch.set_num_threads(threads)
     network, manifest = load_checkpoint(checkpoint)
     spec = manifest.network.teacher
     image_model = None

@@ -183,7 +183,9 @@ class Robot:
         self._threads = [Spinning(self.world), Spinning(self.node)]
         self.world.wait_until(self._is_connected)
 
-    def _load(self, checkpoint: str, *, settings: AdaptationSettings, teacher: str, device: str) -> FakeSegmenter:
+    def _load(
+        self, checkpoint: str, *, settings: AdaptationSettings, teacher: str, device: str, threads: int
+    ) -> FakeSegmenter:
         self.segmenters.append(FakeSegmenter(settings))
         return self.segmenters[-1]
 

@@ -117,7 +117,7 @@ def test_whatever_the_table_allows_the_adaptation_takes(parameter: Parameter):
 def test_only_parameters_of_processing_are_live():
     read_only = {p.name for p in (*PARAMETERS, *CAMERA_PARAMETERS) if not p.live}
     assert read_only == {
-        *("checkpoint", "teacher", "device", "points_topic", "cameras", "base_frame", "fixed_frame"),
+        *("checkpoint", "teacher", "device", "threads", "points_topic", "cameras", "base_frame", "fixed_frame"),
         *("camera.NAME.image_topic", "camera.NAME.info_topic", "camera.NAME.transport", "camera.NAME.rectified"),
     }
 

@@ -240,6 +240,16 @@ class TestLoading:
         with pytest.raises(CheckpointError):
             load_segmenter(tmp_path / "nothing.safetensors")
 
+    def test_the_number_of_threads_can_be_chosen(self, path):
+        before = torch.get_num_threads()
+        try:
+            load_segmenter(path, settings=replace(SETTINGS, mode="off"), threads=before + 1)
+            assert torch.get_num_threads() == before + 1
+            load_segmenter(path, settings=replace(SETTINGS, mode="off"))
+            assert torch.get_num_threads() == before + 1
+        finally:
+            torch.set_num_threads(before)
+
     @pytest.mark.parametrize("device", ["cuda", "gpu"])
     def test_a_device_that_is_not_there_is_refused(self, path, device):
         if device == "cuda" and torch.cuda.is_available():

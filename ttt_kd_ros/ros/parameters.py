@@ -83,6 +83,13 @@ PARAMETERS: tuple[Parameter, ...] = (
     Parameter("checkpoint", "", "Checkpoint file written by `ttt_kd train`; must be set."),
     Parameter("teacher", "", "Where to load the image model from; empty: as named in the checkpoint."),
     Parameter("device", "cpu", "Torch device that everything runs on: `cpu`, `cuda` or `cuda:<index>`."),
+    Parameter(
+        "threads",
+        0,
+        "CPU threads that compute; 0: one for each core. Fewer are faster where other programs use the cores too: then "
+        "threads wait for one another most of the time.",
+        (0, 1024),
+    ),
     Parameter("points_topic", "points", "PointCloud2 topic of the LiDAR."),
     Parameter("cameras", (), "Names of the cameras; each one has the parameters `camera.NAME.*` below."),
     Parameter(
@@ -201,6 +208,7 @@ class NodeSettings:
     checkpoint: str
     teacher: str
     device: str
+    threads: int
     points_topic: str
     base_frame: str
     fixed_frame: str
@@ -254,6 +262,7 @@ def settings_from(values: Mapping[str, Any]) -> NodeSettings:
         checkpoint=values["checkpoint"],
         teacher=values["teacher"],
         device=values["device"],
+        threads=values["threads"],
         points_topic=values["points_topic"],
         base_frame=values["base_frame"],
         fixed_frame=values["fixed_frame"],

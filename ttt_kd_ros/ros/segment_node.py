@@ -61,7 +61,9 @@ OUTPUT_QOS = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
 class LoadSegmenter(Protocol):
     """`load_segmenter`, or what stands for it."""
 
-    def __call__(self, checkpoint: str | Path, *, settings: AdaptationSettings, teacher: str, device: str) -> Segmenter:
+    def __call__(
+        self, checkpoint: str | Path, *, settings: AdaptationSettings, teacher: str, device: str, threads: int
+    ) -> Segmenter:
         """Load a segmenter."""
 
 
@@ -117,6 +119,7 @@ class SegmentNode(Node):
             settings=settings.adaptation,
             teacher=settings.teacher,
             device=settings.device,
+            threads=settings.threads,
         )
         self._colors = packed_colors(self._segmenter.classes.palette())
 
