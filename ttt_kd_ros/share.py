@@ -34,5 +34,5 @@ def config_file(kind: str, name: str | Path) -> Path:
     path = directory / f"{name}.yaml"
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in directory.glob("*.yaml")))
-        raise InputError(f"'{name}' is neither a file nor one of the installed {kind}: {known}")
+        raise InputError(f"'{name}' is neither a file nor in config/{kind}, which has {known}")
     return path

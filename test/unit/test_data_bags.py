@@ -26,7 +26,6 @@ from ttt_kd_ros.replay.messages import (
     compressed_image,
     image,
     point_cloud,
-    quaternion,
     stamp_of,
     transforms,
 )
@@ -171,12 +170,6 @@ def test_a_picture_that_cannot_be_decoded_is_refused(tmp_path):
     (path / "000001.jpg").write_bytes(b"cut")
     with pytest.raises(DataError, match=r"000001.jpg is not a readable picture"):
         convert(open_folder(path, CLASSES), tmp_path / "bag", raw=True)
-
-
-def test_quaternions_equal_those_of_scipy():
-    for rotation in Rotation.random(200, rng=np.random.default_rng(0)):
-        expected = rotation.as_quat(canonical=True)
-        assert_allclose(quaternion(rotation.as_matrix()), expected, atol=1e-12)
 
 
 def test_the_stamp_of_a_message_is_read_from_its_bytes():

@@ -132,7 +132,7 @@ class TestCheckpoint:
         assert not loaded.training
 
     def test_a_missing_file_is_refused_by_its_path(self, tmp_path):
-        with pytest.raises(CheckpointError, match=r"nothing\.safetensors"):
+        with pytest.raises(CheckpointError, match=r"nothing\.safetensors: there is no such file"):
             load_checkpoint(tmp_path / "nothing.safetensors")
 
     @pytest.mark.parametrize("share", [0.0, 0.001, 0.5, 0.99])

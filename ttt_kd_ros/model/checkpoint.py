@@ -140,6 +140,8 @@ def _differences(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) 
 
 @contextmanager
 def _opened(path: str | Path) -> Iterator[Any]:
+    if not Path(path).is_file():
+        raise CheckpointError(f"{path}: there is no such file")
     try:
         with safe_open(path, framework="pt") as file:
             yield file

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from rosbags.typesys import Stores, get_typestore
+from transforms3d.quaternions import mat2quat
 
 from ttt_kd_ros.errors import DataError
 from ttt_kd_ros.frame import Camera
@@ -159,7 +160,7 @@ def transforms(stamp: int, poses: Sequence[tuple[str, str, NDArray[np.float64]]]
 
 
 def _transform(stamp: int, parent: str, child: str, T_parent_child: NDArray[np.float64]) -> Any:
-    x, y, z, w = quaternion(T_parent_child[:3, :3])
+    w, x, y, z = mat2quat(T_parent_child[:3, :3]).tolist()
     tx, ty, tz = T_parent_child[:3, 3].tolist()
     return TYPES.types["geometry_msgs/msg/TransformStamped"](
         header=header(stamp, parent),
@@ -169,22 +170,3 @@ def _transform(stamp: int, parent: str, child: str, T_parent_child: NDArray[np.f
             rotation=TYPES.types["geometry_msgs/msg/Quaternion"](x=x, y=y, z=z, w=w),
         ),
     )
-
-
-def quaternion(rotation: NDArray[np.float64]) -> tuple[float, float, float, float]:
-    """Unit quaternion x, y, z, w of a rotation matrix.
-
-    The eigenvector of the largest eigenvalue of Bar-Itzhack's matrix ("New Method for Extracting the Quaternion from
-    a Rotation Matrix", 2000): the nearest rotation where the matrix is not quite one.
-    """
-    (xx, xy, xz), (yx, yy, yz), (zx, zy, zz) = rotation
-    symmetric = np.array(
-        [
-            [xx - yy - zz, yx + xy, zx + xz, zy - yz],
-            [yx + xy, yy - xx - zz, zy + yz, xz - zx],
-            [zx + xz, zy + yz, zz - xx - yy, yx - xy],
-            [zy - yz, xz - zx, yx - xy, xx + yy + zz],
-        ]
-    )
-    x, y, z, w = np.linalg.eigh(symmetric)[1][:, -1].tolist()
-    return (x, y, z, w) if w >= 0 else (-x, -y, -z, -w)
