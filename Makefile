@@ -38,7 +38,7 @@ lint: setup ## Check style and types
 demo: demo-arguments setup ## Convert DATA=<folder> to a bag and replay it with CHECKPOINT=<checkpoint>
 	rm -rf demo/bag
 	$(BIN)/ttt_kd convert "$(DATA)" demo/bag
-	$(BIN)/ttt_kd replay demo/bag --checkpoint "$(CHECKPOINT)" --out demo
+	$(BIN)/ttt_kd replay demo/bag --checkpoint "$(CHECKPOINT)" --rate 0 --out demo
 
 demo-arguments:
 	@test -n "$(DATA)" -a -n "$(CHECKPOINT)" || \
