@@ -50,6 +50,7 @@ def test_a_drive_is_answered_scan_by_scan(data_dir, tmp_path, checkpoint, folder
     result = replay(tmp_path / "bag", ReplaySettings(str(checkpoint), 0.0, parameters, out=tmp_path / "out"))
     assert result.scans_in == result.clouds_out == scans
     assert [counts["used"] for counts in result.pictures.values()] == [scans] * cameras
+    assert np.isfinite(list(result.kd_loss.values())).all()
     sent = clouds(tmp_path / "bag", "/points")
     answered = clouds(tmp_path / "out" / "segmentation", "/segment/segmentation")
     for scan, answer in zip(sent, answered, strict=True):

@@ -137,7 +137,9 @@ class TestScans:
         robot.answer(cloud(POINTS))
         assert len(robot.world.clouds) == 1
 
-    @pytest.mark.parametrize("failure", [InputError("no"), RuntimeError("out of memory")])
+    @pytest.mark.parametrize(
+        "failure", [InputError("no"), RuntimeError("out of memory"), IndexError("row"), ZeroDivisionError("zero")]
+    )
     def test_a_failure_of_the_segmenter_costs_one_scan(self, start, failure):
         robot = start()
         robot.stand()

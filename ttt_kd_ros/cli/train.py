@@ -43,6 +43,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train and write the checkpoint."""
+    import logging
+
     import torch
 
     from ttt_kd_ros.data import open_folder
@@ -53,6 +55,7 @@ def run(args: argparse.Namespace) -> int:
     from ttt_kd_ros.training.joint import mean_kd_cosine, train
     from ttt_kd_ros.training.prepare import load_scans
 
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     config = load_training_config(args.config)
     if args.steps is not None:
         config = replace(config, steps=args.steps)

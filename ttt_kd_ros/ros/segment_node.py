@@ -270,7 +270,7 @@ class SegmentNode(Node):
     def _segment(self, frame: Frame) -> Segmentation | None:
         try:
             return self._model_thread.run(self._segmenter.segment, frame)
-        except (InputError, RuntimeError) as error:
+        except (ArithmeticError, LookupError, RuntimeError, ValueError) as error:
             self._counts.add(SCANS, SEGMENTER, f"{type(error).__name__}: {error}")
             return None
 
