@@ -23,6 +23,7 @@ from ttt_kd_ros.geometry.transforms import transform_points
 from ttt_kd_ros.model.checkpoint import load_checkpoint
 from ttt_kd_ros.model.network import Network
 from ttt_kd_ros.model.voxel_input import VoxelInput
+from ttt_kd_ros.share import embedded_checkpoint
 from ttt_kd_ros.sparse.voxels import coordinate_range
 from ttt_kd_ros.teacher.load import Teacher, load_teacher
 
@@ -186,7 +187,7 @@ def _check_teacher(network: Network, teacher: Teacher | None) -> None:
 
 
 def load_segmenter(
-    checkpoint: str | Path,
+    checkpoint: str | Path = "",
     *,
     settings: AdaptationSettings = AdaptationSettings(),
     teacher: str = "",
@@ -198,7 +199,7 @@ def load_segmenter(
     Parameters
     ----------
     checkpoint
-        Written by `ttt_kd train`.
+        Written by `ttt_kd train`; empty for the one that comes with the package.
     settings
         How to adapt.
     teacher
@@ -220,7 +221,7 @@ def load_segmenter(
     target = _device(device)
     if threads:
         torch.set_num_threads(threads)
-    network, manifest = load_checkpoint(checkpoint)
+    network, manifest = load_checkpoint(checkpoint or embedded_checkpoint())
     spec = manifest.network.teacher
     image_model = None
     if settings.mode != "off":

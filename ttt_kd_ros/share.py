@@ -1,4 +1,4 @@
-"""Files that are installed beside the code: configurations, class lists, launch files."""
+"""Files that are installed beside the code: configurations, class lists, launch files, the model."""
 
 from pathlib import Path
 
@@ -18,6 +18,20 @@ def share_directory() -> Path:
             if (candidate / "config" / "classes").is_dir():
                 return candidate
     raise InputError("the package's config directory is not installed; install ttt_kd_ros with pip or colcon")
+
+
+def embedded_checkpoint() -> Path:
+    """The checkpoint that comes with the package, trained on simulated drives alone.
+
+    Raises
+    ------
+    InputError
+        If the package was installed without it.
+    """
+    path = share_directory() / "models" / "street6.safetensors"
+    if not path.is_file():
+        raise InputError(f"the package's own model {path} is not installed; name a checkpoint")
+    return path
 
 
 def config_file(kind: str, name: str | Path) -> Path:

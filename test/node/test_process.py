@@ -155,7 +155,6 @@ def publish_until(process: subprocess.Popen[str], world, text: str) -> None:
 @pytest.mark.parametrize(
     ("parameters", "reason"),
     [
-        ({}, "'checkpoint' is empty"),
         ({"checkpoint": "missing.safetensors"}, "missing.safetensors"),
         ({"adaptation__steps": "-1"}, "adaptation.steps"),
     ],

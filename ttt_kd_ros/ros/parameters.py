@@ -80,7 +80,9 @@ class Parameter:
 _ADAPTATION = AdaptationSettings()
 
 PARAMETERS: tuple[Parameter, ...] = (
-    Parameter("checkpoint", "", "Checkpoint file written by `ttt_kd train`; must be set."),
+    Parameter(
+        "checkpoint", "", "Checkpoint file written by `ttt_kd train`; empty: the one that comes with the package."
+    ),
     Parameter("teacher", "", "Where to load the image model from; empty: as named in the checkpoint."),
     Parameter("device", "cpu", "Torch device that everything runs on: `cpu`, `cuda` or `cuda:<index>`."),
     Parameter(

@@ -111,8 +111,6 @@ class SegmentNode(Node):
             If the checkpoint, its teacher or the device cannot be used.
         """
         settings = self._settings
-        if not settings.checkpoint:
-            raise InputError("parameter 'checkpoint' is empty; name a checkpoint written by `ttt_kd train`")
         self._segmenter = self._model_thread.run(
             self._load_segmenter,
             settings.checkpoint,
