@@ -134,9 +134,9 @@ def test_a_topic_that_is_no_name_is_refused_in_one_line(start_process):
 
 
 def test_a_fault_in_the_program_ends_the_node_with_its_traceback_and_exit_code_one(start_process, world):
-    process = start_process("-c", FAKE.format(body="raise KeyError('a fault')"), checkpoint="fake")
+    process = start_process("-c", FAKE.format(body="raise TypeError('a fault')"), checkpoint="fake")
     wait_until_ready(process)
-    publish_until(process, world, "KeyError: 'a fault'")
+    publish_until(process, world, "TypeError: a fault")
     process.communicate(timeout=END_S)
     assert process.returncode == 1
 

@@ -30,7 +30,8 @@ from ttt_kd_ros.replay.convert import convert
 from ttt_kd_ros.replay.discovery import discover
 from ttt_kd_ros.replay.messages import cloud_field
 from ttt_kd_ros.replay.node_process import NodeProcess
-from ttt_kd_ros.replay.session import ReplaySettings, node_parameters, remappings, replay
+from ttt_kd_ros.replay.session import remappings, replay
+from ttt_kd_ros.replay.settings import ReplaySettings, node_parameters
 
 CLASSES = load_classes("street6")
 

@@ -430,7 +430,6 @@ class TestParameters:
             ({"image_wait_ms": 100}, InvalidParameterTypeException, "image_wait_ms"),
             ({"cameras": ["front left"]}, InputError, "letters, digits"),
             ({"cameras": ["front"], "camera__front__transport": "zip"}, InputError, "raw, compressed"),
-            ({"checkpoint": ""}, InputError, "checkpoint"),
         ],
     )
     def test_a_wrong_value_at_the_start_is_refused_with_a_reason(self, start, parameters, error, reason):

@@ -88,6 +88,7 @@ def test_a_checkpoint_that_is_not_there_is_one_line(tmp_path, bag, capsys):
     ("options", "message"),
     [
         (["--rate", "-1"], "rate is -1"),
+        (["--report"], "--report needs --out"),
         (["--param", "steps"], "write NAME=VALUE"),
         (["--param", "steps=[1"], "no YAML"),
         (["--points-topic", "/rear"], "no PointCloud2 on '/rear'"),

@@ -10,19 +10,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ttt_kd_ros.replay.tally import Result
+    from ttt_kd_ros.replay.result import Result
+    from ttt_kd_ros.replay.settings import ReplaySettings
 
 HELP = "play a bag to the node and report latency, drops, KD loss and IoU"
 
 EPILOG = """\
-The node runs as a process of its own. Scans, cameras and frames are found in the bag: the cloud without a field
-`label`, the pictures with a CameraInfo beside them, `base_link`, and the fixed frame above it if it moves. Clouds with
-a field `label` are taken as ground truth.
+The node runs as a process of its own and drops scans that it has no time for. With --in-process every scan goes
+straight to the segmenter instead: the same bag and settings give the same labels, and their hash is printed.
+
+Scans, cameras and frames are found in the bag: the cloud without a field `label`, the pictures with a CameraInfo beside
+them, `base_link`, and the fixed frame above it if it moves. Clouds with a field `label` are taken as ground truth.
 
 examples:
-  ttt_kd replay bags/pandaset_001 --checkpoint street.safetensors
+  ttt_kd replay bags/pandaset_001
   ttt_kd replay bags/pandaset_001 --checkpoint street.safetensors --adaptation off --out results/source
   ttt_kd replay bags/pandaset_001 --checkpoint street.safetensors --rate 0 --steps 10 --out results/online
+  ttt_kd replay bags/pandaset_001 --in-process --report --out results/pandaset_001
   ttt_kd replay drive.mcap --checkpoint street.safetensors --points-topic /top/points --param adaptation.scope=encoder
 """
 
@@ -30,13 +34,19 @@ examples:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("bag", metavar="BAG", type=Path, help="bag to play: a directory, or one mcap or db3 file")
-    parser.add_argument("--checkpoint", metavar="FILE", required=True, help="checkpoint written by `ttt_kd train`")
+    parser.add_argument(
+        "--checkpoint",
+        metavar="FILE",
+        default="",
+        help="checkpoint written by `ttt_kd train` (default: the one that comes with the package)",
+    )
     parser.add_argument(
         "--adaptation", choices=("off", "online", "offline"), help="adaptation mode (default: the node's, online)"
     )
     parser.add_argument("--steps", metavar="N", type=int, help="gradient steps on each scan (default: the node's, 5)")
     parser.add_argument("--teacher", metavar="SPEC", help="where to load the image model from (default: as trained)")
-    parser.add_argument(
+    pace = parser.add_mutually_exclusive_group()
+    pace.add_argument(
         "--rate",
         metavar="X",
         type=float,
@@ -44,7 +54,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="times the recorded speed; 0: send the next scan when the last one is answered, so that none is dropped "
         "(default: %(default)s)",
     )
-    parser.add_argument("--out", metavar="DIR", type=Path, help="write result.json, node.log and a bag `segmentation`")
+    pace.add_argument(
+        "--in-process", action="store_true", help="every scan, without a node: repeatable; needs adaptation.budget_ms 0"
+    )
+    parser.add_argument(
+        "--out",
+        metavar="DIR",
+        type=Path,
+        help="write result.json and, from the node, node.log and a bag `segmentation`",
+    )
+    parser.add_argument(
+        "--report",
+        action="store_true",
+        help="write report.html to --out: the scores, and pictures and labels beside those of the source model",
+    )
     parser.add_argument("--points-topic", metavar="TOPIC", default="", help="topic of the scans, if there are several")
     parser.add_argument("--base-frame", metavar="FRAME", default="", help="frame on the ground (default: base_link)")
     parser.add_argument(
@@ -63,8 +86,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Replay and print the report."""
-    from ttt_kd_ros.replay.session import ReplaySettings, replay
+    from ttt_kd_ros.errors import InputError
+    from ttt_kd_ros.replay.in_process import replay_in_process
+    from ttt_kd_ros.replay.session import replay
+    from ttt_kd_ros.replay.settings import ReplaySettings
 
+    if args.report and not args.out:
+        raise InputError("--report needs --out DIR, the directory to write report.html to")
     parameters = parse_parameters(args.param)
     for name in ("adaptation", "steps", "teacher"):
         value = getattr(args, name)
@@ -74,8 +102,22 @@ def run(args: argparse.Namespace) -> int:
         args.checkpoint, args.rate, parameters, args.points_topic, args.base_frame, args.fixed_frame, args.out
     )
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    print(summary(replay(args.bag, settings)))
+    result = replay_in_process(args.bag, settings) if args.in_process else replay(args.bag, settings)
+    print(summary(result))
+    if args.in_process:
+        print(f"labels    SHA-256 {result.labels_sha256}")
+    if args.report:
+        print(f"report    {_write_report(args, settings, result)}")
     return 0
+
+
+def _write_report(args: argparse.Namespace, settings: ReplaySettings, result: Result) -> Path:
+    from ttt_kd_ros.replay.compare import compare, describe, with_source
+
+    run = describe(args.bag, settings, result, in_process=args.in_process)
+    path: Path = args.out / "report.html"
+    compare(path, args.bag, settings, with_source(args.bag, settings, run))
+    return path
 
 
 def parse_parameters(texts: list[str]) -> dict[str, Any]:

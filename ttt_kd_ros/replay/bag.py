@@ -47,11 +47,13 @@ def open_bag(path: str | Path) -> Iterator[Reader]:
         raise DataError(f"bag '{path}' cannot be read, is it complete? ({error})") from error
 
 
-def read(reader: Reader, topics: Collection[str], *, until: int | None = None) -> Iterator[tuple[str, int, bytes]]:
+def read(
+    reader: Reader, topics: Collection[str], *, since: int | None = None, until: int | None = None
+) -> Iterator[tuple[str, int, bytes]]:
     """Topic, time [ns] and CDR bytes of the messages on some topics, in the order of time, `until` left out."""
     connections = [connection for connection in reader.connections if connection.topic in topics]
     if connections:
-        for connection, time, data in reader.messages(connections, stop=until):
+        for connection, time, data in reader.messages(connections, start=since, stop=until):
             yield connection.topic, time, data
 
 

@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from ttt_kd_ros.classes import ClassList
-from ttt_kd_ros.errors import DataError, InputError
-from ttt_kd_ros.model.checkpoint import load_manifest
-from ttt_kd_ros.replay.bag import BagWriter, bag_sha256, open_bag, read
-from ttt_kd_ros.replay.discovery import TF, TF_STATIC, Layout, discover
+from ttt_kd_ros.errors import InputError
+from ttt_kd_ros.replay.bag import BagWriter, open_bag, read
+from ttt_kd_ros.replay.discovery import TF, TF_STATIC, Layout
 from ttt_kd_ros.replay.link import DIAGNOSTICS_TOPIC, REPORT, SEGMENTATION, Arrival, Link
 from ttt_kd_ros.replay.messages import DIAGNOSTICS, POINT_CLOUD, stamp_of
 from ttt_kd_ros.replay.node_process import NODE_COMMAND, NodeProcess
-from ttt_kd_ros.replay.tally import Result, Tally
-from ttt_kd_ros.ros.parameters import PARAMETERS, camera_parameters
+from ttt_kd_ros.replay.result import Result, write_result
+from ttt_kd_ros.replay.settings import ReplaySettings, plan
+from ttt_kd_ros.replay.tally import Tally
 from ttt_kd_ros.share import share_directory
 
 START_SECONDS = 120.0
@@ -32,38 +29,6 @@ REPORT_SECONDS = 3.0
 """How long the last reports and diagnostics, sent once a second, are waited for."""
 POLL_SECONDS = 0.2
 """How often it is looked whether the node still runs."""
-
-
-@dataclass(frozen=True)
-class ReplaySettings:
-    """How to replay.
-
-    Parameters
-    ----------
-    checkpoint
-        Checkpoint of the node.
-    rate
-        Times the recorded speed; 0: the next scan is sent when the node has answered the last one, so that none is
-        dropped.
-    parameters
-        More parameters of the node, as of its table of parameters.
-    points_topic, base_frame, fixed_frame
-        As for `discover`.
-    out
-        Directory for ``result.json``, ``node.log`` and the bag ``segmentation``; None writes none.
-    """
-
-    checkpoint: str
-    rate: float = 1.0
-    parameters: Mapping[str, Any] = field(default_factory=dict)
-    points_topic: str = ""
-    base_frame: str = ""
-    fixed_frame: str | None = None
-    out: Path | None = None
-
-    def __post_init__(self) -> None:
-        if self.rate < 0:
-            raise InputError(f"rate is {self.rate:g}; use a positive number, or 0 for as fast as the node answers")
 
 
 def replay(bag: str | Path, settings: ReplaySettings, *, node_command: Sequence[str] = NODE_COMMAND) -> Result:
@@ -83,15 +48,7 @@ def replay(bag: str | Path, settings: ReplaySettings, *, node_command: Sequence[
     InputError
         If the bag or checkpoint cannot be used, or the node ends or does not answer.
     """
-    layout = discover(
-        bag,
-        points_topic=settings.points_topic,
-        base_frame=settings.base_frame,
-        fixed_frame=settings.fixed_frame,
-    )
-    classes = load_manifest(settings.checkpoint).network.classes
-    _check_classes(layout, classes)
-    parameters = node_parameters(layout, settings)
+    what = plan(bag, settings)
     _set_environment()
     with contextlib.ExitStack() as stack:
         enter = stack.enter_context
@@ -99,38 +56,13 @@ def replay(bag: str | Path, settings: ReplaySettings, *, node_command: Sequence[
         directory.mkdir(parents=True, exist_ok=True)
         output = enter(BagWriter(directory / "segmentation")) if settings.out else None
         name = f"segment_replay_{os.getpid()}"  # tells this node from others that may run
-        link = enter(Link(layout.topics, name))
-        process = enter(NodeProcess(parameters, remappings(name), directory / "node.log", node_command))
-        tally = Tally(classes, name, has_truth=bool(layout.ground_truth_topic))
-        result = _Session(layout, settings.rate, link, process, tally, output).run(bag)
+        link = enter(Link(what.layout.topics, name))
+        process = enter(NodeProcess(what.parameters, remappings(name), directory / "node.log", node_command))
+        tally = Tally(what.classes, name, has_truth=bool(what.layout.ground_truth_topic))
+        result = _Session(what.layout, settings.rate, link, process, tally, output).run(bag)
     if settings.out:
-        how = {"bag": str(bag), "rate": settings.rate, "parameters": parameters}
-        content = result.to_dict() | {"settings": how, "bag_sha256": bag_sha256(bag)}
-        (settings.out / "result.json").write_text(json.dumps(content, indent=1) + "\n")
+        write_result(settings.out, result, what.bag, {"rate": settings.rate, "parameters": dict(what.parameters)})
     return result
-
-
-def node_parameters(layout: Layout, settings: ReplaySettings) -> dict[str, Any]:
-    """The node's parameters: what the bag tells, then the settings.
-
-    Raises
-    ------
-    InputError
-        If the settings name a parameter that the node has not, or give it a value of another type.
-    """
-    cameras = [p for camera in layout.cameras for p in camera_parameters(camera.name)]
-    defaults = {parameter.name: parameter.default for parameter in (*PARAMETERS, *cameras)}
-    values = layout.parameters() | {"checkpoint": str(Path(settings.checkpoint).resolve())}
-    for name, value in settings.parameters.items():
-        if name not in defaults:
-            raise InputError(f"the node has no parameter '{name}'; it has: {', '.join(defaults)}")
-        default = defaults[name]
-        if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
-            value = float(value)
-        if not isinstance(value, list if isinstance(default, tuple) else type(default)):
-            raise InputError(f"parameter '{name}' is {value!r}, but must be of the kind of {default!r}")
-        values[name] = value
-    return values
 
 
 def remappings(node_name: str) -> dict[str, str]:
@@ -224,14 +156,6 @@ class _Session:
         if self.output:
             kind = POINT_CLOUD if arrival.topic == SEGMENTATION else DIAGNOSTICS
             self.output.write_raw(arrival.topic, kind, bag_time, arrival.data)
-
-
-def _check_classes(layout: Layout, classes: ClassList) -> None:
-    if layout.classes is not None and layout.classes.names != classes.names:
-        raise DataError(
-            f"the bag's ground truth has the classes {', '.join(layout.classes.names)}, but the checkpoint predicts "
-            f"{', '.join(classes.names)}; convert the data with the checkpoint's class list"
-        )
 
 
 def _set_environment() -> None:

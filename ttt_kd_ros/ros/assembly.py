@@ -10,7 +10,18 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from ttt_kd_ros.errors import CalibrationError
 from ttt_kd_ros.frame import CameraView, Frame, Scan
 from ttt_kd_ros.ros.collector import Job, Picture
-from ttt_kd_ros.ros.counts import BAD_CAMERA_INFO, BAD_IMAGE, NO_CAMERA_INFO, USED, Counts, camera_subject
+from ttt_kd_ros.ros.counts import (
+    BAD_CAMERA_INFO,
+    BAD_IMAGE,
+    EMPTY,
+    MALFORMED,
+    NO_BASE_TRANSFORM,
+    NO_CAMERA_INFO,
+    SCANS,
+    USED,
+    Counts,
+    camera_subject,
+)
 from ttt_kd_ros.ros.messages import MessageError, read_camera, read_image, read_points
 from ttt_kd_ros.ros.parameters import CameraSettings
 from ttt_kd_ros.ros.transforms import FrameAt, TransformError, Transforms
@@ -27,7 +38,7 @@ class FrameAssembler:
     transforms
         Where the sensors were.
     counts
-        Receives which pictures were used and why others were not.
+        Receives why scans have no frame, which pictures were used and why others were not.
     """
 
     def __init__(self, transforms: Transforms, counts: Counts) -> None:
@@ -39,8 +50,8 @@ class FrameAssembler:
         """Use this calibration from now on."""
         self._infos[camera] = info
 
-    def assemble(self, job: ScanJob, cameras: Iterable[CameraSettings], transform_wait_ns: int) -> Frame:
-        """Frame of one job.
+    def assemble(self, job: ScanJob, cameras: Iterable[CameraSettings], transform_wait_ns: int) -> Frame | None:
+        """Frame of one job, None if its cloud cannot be read or it is not known where the ground is.
 
         Parameters
         ----------
@@ -50,14 +61,20 @@ class FrameAssembler:
             How to use each camera's messages.
         transform_wait_ns
             How long to wait for late transforms, all together [ns].
-
-        Raises
-        ------
-        MessageError
-            If the cloud cannot be read.
-        TransformError
-            If where the ground is, is not known.
         """
+        try:
+            frame = self._frame(job, cameras, transform_wait_ns)
+        except MessageError as error:
+            self._counts.add(SCANS, MALFORMED, str(error))
+            return None
+        except TransformError as error:
+            self._counts.add(SCANS, NO_BASE_TRANSFORM, str(error))
+            return None
+        if not len(frame.scan.points):
+            self._counts.add(SCANS, EMPTY)
+        return frame
+
+    def _frame(self, job: ScanJob, cameras: Iterable[CameraSettings], transform_wait_ns: int) -> Frame:
         deadline = self._transforms.clock() + transform_wait_ns
         scan_frame = FrameAt(job.scan.header.frame_id, job.stamp)
         points = read_points(job.scan)

@@ -30,9 +30,6 @@ from ttt_kd_ros.frame import Frame, Segmentation
 from ttt_kd_ros.ros.assembly import FrameAssembler, ImageMessage, ScanJob
 from ttt_kd_ros.ros.collector import Collector
 from ttt_kd_ros.ros.counts import (
-    EMPTY,
-    MALFORMED,
-    NO_BASE_TRANSFORM,
     PUBLISHED,
     SCANS,
     SEGMENTER,
@@ -45,10 +42,10 @@ from ttt_kd_ros.ros.counts import (
 )
 from ttt_kd_ros.ros.declaration import declare_parameters, read_value
 from ttt_kd_ros.ros.diagnostics import diagnostics_message, report_message
-from ttt_kd_ros.ros.messages import MessageError, packed_colors, stamp_of, write_cloud
+from ttt_kd_ros.ros.messages import packed_colors, stamp_of, write_cloud
 from ttt_kd_ros.ros.model_thread import ModelThread
 from ttt_kd_ros.ros.parameters import CameraSettings, settings_from
-from ttt_kd_ros.ros.transforms import TransformError, Transforms
+from ttt_kd_ros.ros.transforms import Transforms
 from ttt_kd_ros.segmenter import Segmenter, load_segmenter
 
 NAME = "segment"
@@ -228,7 +225,7 @@ class SegmentNode(Node):
 
     def _answer(self, job: ScanJob) -> None:
         start = time.monotonic_ns()
-        frame = self._assemble(job)
+        frame = self._assembler.assemble(job, self._settings.cameras, self._settings.transform_wait_ns)
         if frame is None:
             return
         prepared = time.monotonic_ns()
@@ -250,20 +247,6 @@ class SegmentNode(Node):
         cameras = [view.name for view in frame.views]
         report = segmentation.adaptation
         self._reports.publish(report_message(self.get_name(), job.scan.header, report, cameras, timings_ms))
-
-    def _assemble(self, job: ScanJob) -> Frame | None:
-        settings = self._settings
-        try:
-            frame = self._assembler.assemble(job, settings.cameras, settings.transform_wait_ns)
-        except MessageError as error:
-            self._counts.add(SCANS, MALFORMED, str(error))
-            return None
-        except TransformError as error:
-            self._counts.add(SCANS, NO_BASE_TRANSFORM, str(error))
-            return None
-        if not len(frame.scan.points):
-            self._counts.add(SCANS, EMPTY)
-        return frame
 
     def _segment(self, frame: Frame) -> Segmentation | None:
         try:
