@@ -10,6 +10,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 DONE := $(VENV)/done
 PIP := $(BIN)/python -m pip install --quiet
+DRIVES := $(VENV)/drives
+DOMAINS := source beams32 beams16 low tilted fog rain city dusk miscalibrated all
 CACHES := .pytest_cache .mypy_cache .ruff_cache
 
 # A sourced ROS distribution brings everything that without_ros stands in for.
@@ -18,7 +20,7 @@ STAND_INS := $(if $(ROS),,$(DONE)/stand_ins $(DONE)/tf2_msgs)
 # Its cv_bridge is compiled for its numpy: nothing may replace that.
 NUMPY := $(if $(ROS),$(shell $(PYTHON) -c 'import numpy; print(f"numpy=={numpy.__version__}")'))
 
-.PHONY: help setup test lint demo demo-arguments clean always
+.PHONY: help setup test lint demo model domains clean always
 .NOTPARALLEL:
 
 help: ## Show this list
@@ -35,14 +37,31 @@ lint: setup ## Check style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-demo: demo-arguments setup ## Convert DATA=<folder> to a bag and replay it with CHECKPOINT=<checkpoint>
+ifdef DATA
+demo: setup ## Show what adaptation changes on a simulated drive; DATA=<folder> CHECKPOINT=<file>: on your own
 	rm -rf demo/bag
 	$(BIN)/ttt_kd convert "$(DATA)" demo/bag
-	$(BIN)/ttt_kd replay demo/bag --checkpoint "$(CHECKPOINT)" --rate 0 --out demo
+	$(BIN)/ttt_kd replay demo/bag --checkpoint "$(CHECKPOINT)" --rate 0 --out demo --report
+else
+demo: setup
+	$(BIN)/ttt_kd demo --out demo $(if $(CHECKPOINT),--checkpoint "$(CHECKPOINT)")
+endif
 
-demo-arguments:
-	@test -n "$(DATA)" -a -n "$(CHECKPOINT)" || \
-		{ echo 'usage: make demo DATA=<folder of a data set> CHECKPOINT=<checkpoint>' >&2; exit 2; }
+# The model that comes with the package: 40 drives of 5 scans, 2 s apart, of the domain `source` alone.
+model: setup ## Train models/street6.safetensors again, on simulated drives
+	rm -rf $(DRIVES)
+	for seed in $$(seq 0 39); do \
+		$(BIN)/ttt_kd simulate $(DRIVES)/source_$$seed --seed $$seed --frames 5 --interval 2 || exit 1; \
+	done
+	$(BIN)/ttt_kd train $(DRIVES)/source_* --config simulated --seed 0 --out $(VENV)/model
+	mkdir -p models && cp $(VENV)/model/model.safetensors models/street6.safetensors
+
+domains: setup ## Score the package's model on every domain of the simulator
+	for domain in $(DOMAINS); do \
+		test -d $(DRIVES)/$$domain || \
+		$(BIN)/ttt_kd simulate $(DRIVES)/$$domain --domain $$domain --seed 1000 --frames 20 || exit 1; \
+	done
+	$(BIN)/ttt_kd evaluate $(addprefix $(DRIVES)/,$(DOMAINS)) --checkpoint models/street6.safetensors --out demo/domains
 
 clean: ## Remove what was made, except .venv
 	rm -rf build install log demo *.egg-info without_ros/packages/*.egg-info $(CACHES)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from ttt_kd_ros.classes import ClassList
@@ -90,7 +90,7 @@ def save_checkpoint(path: str | Path, network: Network, training: Mapping[str, A
     tensors = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(path.name + ".part")
-    save_file(tensors, unfinished, metadata={_KEY: Manifest(network.config, training).to_json()})
+    unfinished.write_bytes(save(tensors, metadata={_KEY: Manifest(network.config, training).to_json()}))
     unfinished.replace(path)
 
 

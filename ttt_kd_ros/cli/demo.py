@@ -1,0 +1,63 @@
+"""``ttt_kd demo``: what the package does, on a simulated drive."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable
+from pathlib import Path
+
+HELP = "simulate a drive in another domain and show what adaptation changes"
+EPILOG = """
+Simulates a drive, plays it to the node with adaptation off and online, and offline in this process, and writes
+OUT/report.html and OUT/result.json.
+
+example:
+  ttt_kd demo --out demo --domain beams16
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the subcommand."""
+    parser.add_argument("--out", type=Path, default=Path("demo"), metavar="DIR", help="directory (default: demo)")
+    parser.add_argument("--checkpoint", default="", metavar="FILE", help="source model (default: the package's own)")
+    parser.add_argument(
+        "--domain",
+        default="all",
+        metavar="NAME",
+        help="domain of the drive, see `ttt_kd simulate` (default: %(default)s)",
+    )
+    parser.add_argument("--seed", type=int, default=1000, metavar="N", help="seed of the drive (default: %(default)s)")
+    parser.add_argument("--frames", type=int, default=20, metavar="N", help="scans (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=5, metavar="N", help="gradient steps on each scan (default: 5)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Simulate, replay and write the report."""
+    import shutil
+
+    from tqdm import tqdm
+
+    from ttt_kd_ros.data.simulation.domains import find_camera, find_domain
+    from ttt_kd_ros.data.simulation.drive import Drive, write_folder
+    from ttt_kd_ros.replay.demo import DemoSettings, demonstrate
+
+    drive = Drive(find_domain(args.domain), args.seed, args.frames, (find_camera("front"),))
+    for old in ("drive", "simulated_drive", "off", "online"):
+        shutil.rmtree(args.out / old, ignore_errors=True)
+    write_folder(drive, args.out / "drive", _progress)
+    with tqdm(total=5, unit="part", leave=False) as bar:
+
+        def stage(name: str) -> None:
+            bar.set_description(name)
+            bar.update()
+
+        settings = DemoSettings(args.out / "drive", args.checkpoint, {"adaptation.steps": args.steps})
+        report = demonstrate(args.out, settings, stage)
+    print(f"report: {report.resolve()}")
+    return 0
+
+
+def _progress(items: Iterable[int]) -> Iterable[int]:
+    from tqdm import tqdm
+
+    return tqdm(items, desc="simulating", unit="frame", leave=False)
