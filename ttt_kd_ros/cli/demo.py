@@ -33,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Simulate, replay and write the report."""
+    import os
     import shutil
 
     from tqdm import tqdm
@@ -51,7 +52,9 @@ def run(args: argparse.Namespace) -> int:
             bar.set_description(name)
             bar.update()
 
-        settings = DemoSettings(args.out / "drive", args.checkpoint, {"adaptation.steps": args.steps})
+        beside_the_player = max(1, (os.cpu_count() or 1) - 1)
+        parameters = {"adaptation.steps": args.steps, "threads": beside_the_player}
+        settings = DemoSettings(args.out / "drive", args.checkpoint, parameters)
         report = demonstrate(args.out, settings, stage)
     print(f"report: {report.resolve()}")
     return 0

@@ -1,0 +1,32 @@
+"""The demonstration, small: a simulated drive through the node and a report on it."""
+
+import json
+
+import pytest
+import torch
+
+from ttt_kd_ros.cli import main
+
+
+@pytest.fixture(autouse=True)
+def _threads():
+    """The demo leaves a core to the player; the other tests have all of them."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def test_the_demo_compares_the_modes_on_a_simulated_drive(tmp_path, capsys):
+    pytest.importorskip("embreex", reason="needs the extra `simulation`")
+    pytest.importorskip("efficientnet_lite_pytorch", reason="needs the extra `efficientnet`")
+    assert main(["demo", "--out", str(tmp_path), "--frames", "2", "--steps", "1"]) == 0
+    report = tmp_path / "report.html"
+    assert capsys.readouterr().out.splitlines()[-1] == f"report: {report}"
+    runs = json.loads((tmp_path / "result.json").read_text())["runs"]
+    assert list(runs) == ["off", "online", "offline"]
+    for run in runs.values():
+        assert run["scans_in"] == run["clouds_out"] == 2
+        assert 0 < run["miou"] < 1
+    assert runs["off"]["kd_loss"]["first"] is None
+    assert runs["online"]["kd_loss"]["last"] < runs["online"]["kd_loss"]["first"]
+    assert f"{runs['online']['miou']:.3f}" in report.read_text()
