@@ -11,6 +11,8 @@ import pytest
 # Read when rclpy is imported: this run hears and disturbs no other ROS system.
 os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
 os.environ["ROS_DOMAIN_ID"] = str(random.SystemRandom().randint(1, 101))
+# Read when the first participant is made: without it big messages between processes are lost.
+os.environ["FASTDDS_DEFAULT_PROFILES_FILE"] = str(Path(__file__).parents[1] / "config" / "fastdds.xml")
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
