@@ -12,7 +12,7 @@ from ttt_kd_ros.frame import IGNORE_LABEL
 from ttt_kd_ros.share import share_directory
 
 CLASSES = load_classes("street6")
-MAPS = ("nuscenes_ika", "pandaset", "semantickitti", "semantickitti_learning")
+MAPS = ("nuscenes_ika", "pandaset", "semantickitti", "semantickitti_learning", "simulated")
 
 # learning_map of semantic-kitti.yaml (semantic-kitti-api), ids that fit into a byte
 LEARNING_MAP = {
@@ -65,6 +65,9 @@ def test_raw_and_learning_ids_of_semantickitti_mean_the_same():
         ("pandaset", 8, "road"),  # lane line marking
         ("pandaset", 12, "ignore"),  # driveway
         ("pandaset", 42, "ignore"),  # other static object
+        ("simulated", 3, "vegetation"),  # terrain
+        ("simulated", 7, "structure"),  # pole
+        ("simulated", 18, "ignore"),  # other object
     ],
 )
 def test_labels_on_which_data_sets_differ_are_decided(name, label, expected):

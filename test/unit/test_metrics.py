@@ -1,11 +1,13 @@
 """Confusion and IoU against a count by hand and against sets of points."""
 
+import math
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from ttt_kd_ros.errors import InputError
-from ttt_kd_ros.evaluation.metrics import confusion, iou, mean_iou
+from ttt_kd_ros.evaluation.metrics import confusion, iou, mean_iou, without_nan
 from ttt_kd_ros.frame import IGNORE_LABEL
 
 
@@ -58,3 +60,8 @@ def test_lengths_that_differ_are_refused():
 def test_a_true_label_that_is_no_class_is_refused():
     with pytest.raises(InputError, match="true label 7 is none of 2 classes"):
         confusion(array(0), array(7), 2)
+
+
+def test_nan_becomes_none_for_json():
+    values = {"a": 1.5, "b": math.nan, "c": {"d": math.nan, "e": "text", "f": 3}}
+    assert without_nan(values) == {"a": 1.5, "b": None, "c": {"d": None, "e": "text", "f": 3}}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
 from pathlib import Path
 
 HELP = "simulate a drive in another domain and show what adaptation changes"
@@ -38,6 +37,7 @@ def run(args: argparse.Namespace) -> int:
 
     from tqdm import tqdm
 
+    from ttt_kd_ros.cli.simulate import progress
     from ttt_kd_ros.data.simulation.domains import find_camera, find_domain
     from ttt_kd_ros.data.simulation.drive import Drive, write_folder
     from ttt_kd_ros.replay.demo import DemoSettings, demonstrate
@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     drive = Drive(find_domain(args.domain), args.seed, args.frames, (find_camera("front"),))
     for old in ("drive", "simulated_drive", "off", "online"):
         shutil.rmtree(args.out / old, ignore_errors=True)
-    write_folder(drive, args.out / "drive", _progress)
+    write_folder(drive, args.out / "drive", progress)
     with tqdm(total=5, unit="part", leave=False) as bar:
 
         def stage(name: str) -> None:
@@ -58,9 +58,3 @@ def run(args: argparse.Namespace) -> int:
         report = demonstrate(args.out, settings, stage)
     print(f"report: {report.resolve()}")
     return 0
-
-
-def _progress(items: Iterable[int]) -> Iterable[int]:
-    from tqdm import tqdm
-
-    return tqdm(items, desc="simulating", unit="frame", leave=False)

@@ -66,10 +66,10 @@ def run(args: argparse.Namespace) -> int:
     if args.bag:
         with tempfile.TemporaryDirectory() as temporary:
             folder = Path(temporary) / "drive"
-            write_folder(drive, folder, _progress)
+            write_folder(drive, folder, progress)
             _convert(folder, args.out, args.classes)
     else:
-        write_folder(drive, args.out, _progress)
+        write_folder(drive, args.out, progress)
     names = ", ".join(args.cameras) or "none"
     print(f"{args.out}: {domain.name}, seed {args.seed}, {args.frames} scans, cameras: {names}")
     return 0
@@ -92,7 +92,8 @@ def _size(text: str) -> tuple[int, int]:
     return int(width), int(height)
 
 
-def _progress(items: Iterable[int]) -> Iterable[int]:
+def progress(items: Iterable[int]) -> Iterable[int]:
+    """A progress bar over the frames of a drive."""
     from tqdm import tqdm
 
     return tqdm(items, desc="simulating", unit="frame", leave=False)

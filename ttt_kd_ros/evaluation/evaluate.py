@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ttt_kd_ros.adaptation.settings import AdaptationSettings
 from ttt_kd_ros.errors import DataError
-from ttt_kd_ros.evaluation.metrics import confusion, iou, mean_iou
+from ttt_kd_ros.evaluation.metrics import confusion, iou, mean_iou, without_nan
 from ttt_kd_ros.frame import Frame
 from ttt_kd_ros.geometry.pairing import pair_points
 from ttt_kd_ros.geometry.projection import scale_camera
@@ -60,7 +60,7 @@ class Row:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON, None for NaN."""
-        return {name: _without_nan(value) for name, value in asdict(self).items()}
+        return {name: without_nan(value) for name, value in asdict(self).items()}
 
 
 def evaluate(
@@ -159,9 +159,3 @@ def _cell(rows: Sequence[Row]) -> str:
     if len(rows) == 1:
         return f"{everywhere[0]:.1f} / {in_view[0]:.1f}"
     return f"{everywhere.mean():.1f} ± {everywhere.std():.1f} / {in_view.mean():.1f} ± {in_view.std():.1f}"
-
-
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _without_nan(item) for key, item in value.items()}
-    return None if isinstance(value, float) and math.isnan(value) else value

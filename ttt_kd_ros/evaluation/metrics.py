@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -60,3 +64,10 @@ def mean_iou(matrix: NDArray[np.int64]) -> float:
     scores = iou(matrix)
     present = scores[~np.isnan(scores)]
     return float(present.mean()) if present.size else float("nan")
+
+
+def without_nan(value: Any) -> Any:
+    """The value for JSON: None in place of NaN, also inside a mapping."""
+    if isinstance(value, Mapping):
+        return {key: without_nan(item) for key, item in value.items()}
+    return None if isinstance(value, float) and math.isnan(value) else value

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ttt_kd_ros.classes import ClassList
 from ttt_kd_ros.errors import DataError, InputError
-from ttt_kd_ros.evaluation.metrics import confusion, iou, mean_iou
+from ttt_kd_ros.evaluation.metrics import confusion, iou, mean_iou, without_nan
 from ttt_kd_ros.replay.bag import bag_sha256
 
 
@@ -92,11 +92,11 @@ class Result:
             "clouds_out": self.clouds_out,
             "dropped": dict(self.dropped),
             "pictures": {camera: dict(counts) for camera, counts in self.pictures.items()},
-            "latency_ms": _without_nan(self.latency_ms),
-            "kd_loss": _without_nan(self.kd_loss),
+            "latency_ms": without_nan(self.latency_ms),
+            "kd_loss": without_nan(self.kd_loss),
             "labels_sha256": self.labels_sha256,
-            "miou": None if math.isnan(self.miou) else self.miou,
-            "iou": _without_nan(self.iou),
+            "miou": without_nan(self.miou),
+            "iou": without_nan(self.iou),
         }
 
 
@@ -180,7 +180,3 @@ class Scores:
         except InputError as error:
             raise DataError(f"scan {stamp}: {error}") from error
         self._truths = {other: truth for other, truth in self._truths.items() if other > stamp}
-
-
-def _without_nan(values: Mapping[str, float]) -> dict[str, float | None]:
-    return {name: None if math.isnan(value) else value for name, value in values.items()}
