@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from ttt_kd_ros.adaptation.objective import distillation_loss
+from ttt_kd_ros.adaptation.methods import NEEDS_TEACHER
 from ttt_kd_ros.adaptation.session import AdaptationSession, Clock
 from ttt_kd_ros.adaptation.settings import AdaptationSettings
 from ttt_kd_ros.adaptation.targets import PointTargets, point_targets, voxel_targets
@@ -41,6 +42,8 @@ class Segmenter:
         How to adapt.
     clock
         Seconds, monotonic.
+    kd_level
+        Mean cosine of ρ_2D with the teacher on the training pairs, from the checkpoint's manifest.
 
     Raises
     ------
@@ -54,13 +57,14 @@ class Segmenter:
         teacher: Teacher | None,
         settings: AdaptationSettings = AdaptationSettings(),
         clock: Clock = time.monotonic,
+        kd_level: float = 1.0,
     ) -> None:
         _check_teacher(network, teacher)
         self._network = network
         self._teacher = teacher
         self._clock = clock
         self._device = next(network.parameters()).device
-        self._session = AdaptationSession(network, settings, clock)
+        self._session = AdaptationSession(network, settings, clock, kd_level)
         self._weight_version = 0
         self.configure(settings)
 
@@ -68,6 +72,11 @@ class Segmenter:
     def classes(self) -> ClassList:
         """What the labels mean."""
         return self._network.config.classes
+
+    @property
+    def settings(self) -> AdaptationSettings:
+        """How frames are adapted to."""
+        return self._settings
 
     def configure(self, settings: AdaptationSettings) -> None:
         """Change how to adapt, between two frames; a change to ``off`` or ``offline`` goes back to the source weights.
@@ -77,8 +86,9 @@ class Segmenter:
         TeacherError
             If adaptation is asked for and there is no teacher; nothing is changed then.
         """
-        if settings.mode != "off" and self._teacher is None:
+        if settings.mode != "off" and settings.method in NEEDS_TEACHER and self._teacher is None:
             raise TeacherError("adaptation needs the teacher; load the segmenter with one or use mode off")
+        self._settings = settings
         self._session.configure(settings)
         if settings.mode != "online":
             self.reset()
@@ -101,6 +111,24 @@ class Segmenter:
         Segmentation
             One label for each point, in the order of the scan.
         """
+        return self.segment_after(frame, (self._session.settings.steps,))[0]
+
+    def segment_after(self, frame: Frame, counts: Sequence[int]) -> tuple[Segmentation, ...]:
+        """Label a frame's points after each of some numbers of steps of one run.
+
+        Parameters
+        ----------
+        frame
+            Scan and pictures.
+        counts
+            Numbers of steps, rising.
+
+        Returns
+        -------
+        tuple of Segmentation
+            For each count what `segment` gives with the settings' steps at this count; its timings hold all steps up
+            to there.
+        """
         stage = _Stopwatch(self._clock)
         with stage("voxelise"):
             points = torch.from_numpy(np.ascontiguousarray(frame.scan.points, dtype=np.float32)).to(self._device)
@@ -108,22 +136,30 @@ class Segmenter:
             limit = coordinate_range(self._network.config.voxel_size)
             valid = (base_points.abs() < limit).all(dim=1)
             if not valid.any():
-                return self._unlabelled(len(points), stage.timings_ms)
+                return tuple(self._unlabelled(len(points), stage.timings_ms) for _ in counts)
             voxels = self._network.voxel_input(base_points[valid])
         with stage("teacher"):
             pairs = self._pairs(points[valid], frame)
-        with stage("adapt"):
-            report = self._adapt(voxels, pairs)
-        with stage("predict"):
-            labels, confidence, report = self._predict(voxels, pairs, report)
-        if report.steps and self._session.settings.mode == "offline":
+        answers = []
+        for report in self._adapt(voxels, pairs, counts, stage):
+            with stage("predict"):
+                labels, confidence, report = self._predict(voxels, pairs, report)
+                answer = self._expand(valid, voxels.grid.inverse, labels, confidence)
+            answers.append(Segmentation(*answer, report, dict(stage.timings_ms)))
+            stage.timings_ms.pop("predict")
+        if answers[-1].adaptation.steps and self._session.settings.mode == "offline":
             self.reset()
-        inverse = voxels.grid.inverse
-        all_labels = torch.full((len(points),), IGNORE_LABEL, dtype=torch.uint8, device=self._device)
-        all_confidence = torch.zeros(len(points), device=self._device)
+        return tuple(answers)
+
+    def _expand(
+        self, valid: Tensor, inverse: Tensor, labels: Tensor, confidence: Tensor
+    ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+        """From voxels to points: `IGNORE_LABEL` and no confidence for the invalid ones."""
+        all_labels = torch.full((len(valid),), IGNORE_LABEL, dtype=torch.uint8, device=self._device)
+        all_confidence = torch.zeros(len(valid), device=self._device)
         all_labels[valid] = labels.to(torch.uint8)[inverse]
         all_confidence[valid] = confidence[inverse]
-        return Segmentation(all_labels.cpu().numpy(), all_confidence.cpu().numpy(), report, stage.timings_ms)
+        return all_labels.cpu().numpy(), all_confidence.cpu().numpy()
 
     def _unlabelled(self, count: int, timings_ms: Mapping[str, float]) -> Segmentation:
         labels = np.full(count, IGNORE_LABEL, dtype=np.uint8)
@@ -133,23 +169,37 @@ class Segmenter:
     @torch.no_grad()
     def _pairs(self, points: Tensor, frame: Frame) -> PointTargets | None:
         settings = self._session.settings
-        if self._teacher is None or settings.mode == "off" or not settings.steps or not frame.views:
+        if settings.mode == "off" or not settings.steps or not frame.views:
             return None
-        return point_targets(points, frame.views, self._teacher, self._network.reduction)
+        teacher = self._teacher if settings.method in NEEDS_TEACHER else None
+        return point_targets(points, frame.views, teacher, self._network.reduction)
 
-    def _adapt(self, voxels: VoxelInput, pairs: PointTargets | None) -> AdaptationReport:
+    def _adapt(
+        self, voxels: VoxelInput, pairs: PointTargets | None, counts: Sequence[int], stage: _Stopwatch
+    ) -> Iterator[AdaptationReport]:
+        """Report of the adaptation after each number of steps, the weights being as reported."""
         settings = self._session.settings
         if pairs is None:
             cause = "no views" if settings.mode != "off" and settings.steps else "off"
-            return AdaptationReport(0, cause, weight_version=self._weight_version)
+            yield from [AdaptationReport(0, cause, weight_version=self._weight_version)] * len(counts)
+            return
         paired = len(pairs.points.unique())
         if paired < max(1, settings.min_pairs):
-            return AdaptationReport(0, "few pairs", (), paired, self._weight_version)
-        steps = self._session.adapt(voxels, pairs)
-        if steps.stopped_by == "not finite":
-            return AdaptationReport(0, steps.stopped_by, (), paired, self._weight_version)
-        self._weight_version += bool(steps.kd_losses)
-        return AdaptationReport(len(steps.kd_losses), steps.stopped_by, steps.kd_losses, paired, self._weight_version)
+            yield from [AdaptationReport(0, "few pairs", (), paired, self._weight_version)] * len(counts)
+            return
+        version = self._weight_version
+        with stage("adapt"):
+            steps = self._session.begin(voxels, pairs)
+        for count in counts:
+            with stage("adapt"):
+                self._session.advance(steps, count)
+            if steps.stopped_by == "not finite":
+                self._weight_version = version
+                yield AdaptationReport(0, steps.stopped_by, (), paired, version)
+                continue
+            self._weight_version = version + bool(steps.kd_losses)
+            losses = tuple(steps.kd_losses)
+            yield AdaptationReport(len(losses), steps.stopped_by, losses, paired, self._weight_version)
 
     @torch.no_grad()
     def _predict(
@@ -158,7 +208,7 @@ class Segmenter:
         logits, features = self._network(voxels)
         confidence, labels = torch.softmax(logits, dim=1).max(dim=1)
         if pairs is not None and report.steps:
-            last = distillation_loss(features, voxel_targets(pairs, voxels.grid.inverse)).item()
+            last = self._session.distillation(features, voxel_targets(pairs, voxels.grid.inverse))
             report = replace(report, kd_losses=(*report.kd_losses, last))
         return labels, confidence, report
 
@@ -174,7 +224,7 @@ class _Stopwatch:
     def __call__(self, stage: str) -> Iterator[None]:
         start = self._clock()
         yield
-        self.timings_ms[stage] = (self._clock() - start) * 1e3
+        self.timings_ms[stage] = self.timings_ms.get(stage, 0.0) + (self._clock() - start) * 1e3
 
 
 def _check_teacher(network: Network, teacher: Teacher | None) -> None:
@@ -226,7 +276,8 @@ def load_segmenter(
     image_model = None
     if settings.mode != "off":
         image_model = load_teacher(teacher or spec.source, long_side=spec.long_side, device=target)
-    return Segmenter(network.to(target), image_model, settings)
+    level = float(manifest.training.get("kd_cosine", 1.0))
+    return Segmenter(network.to(target), image_model, settings, kd_level=level)
 
 
 def _device(name: str) -> torch.device:

@@ -142,8 +142,8 @@ def test_a_budget_of_time_is_refused(bag, settings):
 
 
 def test_a_value_out_of_range_is_refused(bag, settings):
-    with pytest.raises(InputError, match=r"'adaptation.steps' is -1"):
-        replay_in_process(bag, with_parameters(settings, **{"adaptation.steps": -1}))
+    with pytest.raises(InputError, match=r"'adaptation.steps' is -2"):
+        replay_in_process(bag, with_parameters(settings, **{"adaptation.steps": -2}))
 
 
 def test_torch_is_left_as_it_was(online, bag, settings):

@@ -156,7 +156,7 @@ def publish_until(process: subprocess.Popen[str], world, text: str) -> None:
     ("parameters", "reason"),
     [
         ({"checkpoint": "missing.safetensors"}, "missing.safetensors"),
-        ({"adaptation__steps": "-1"}, "adaptation.steps"),
+        ({"adaptation__steps": "-2"}, "adaptation.steps"),
     ],
 )
 def test_a_node_that_cannot_start_says_why_in_one_line(start_process, parameters, reason):

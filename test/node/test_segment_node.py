@@ -415,7 +415,7 @@ class TestParameters:
     def test_descriptors_tell_range_words_and_what_is_read_only(self, start):
         node = start(cameras=["front"]).node
         steps = node.describe_parameter("adaptation.steps")
-        assert (steps.integer_range[0].from_value, steps.integer_range[0].to_value) == (0, 1000)
+        assert (steps.integer_range[0].from_value, steps.integer_range[0].to_value) == (-1, 1000)
         assert node.describe_parameter("image_wait_ms").floating_point_range[0].to_value == 2000
         assert "offline" in node.describe_parameter("adaptation.mode").additional_constraints
         assert node.describe_parameter("camera.front.transport").read_only
@@ -426,7 +426,7 @@ class TestParameters:
         ("parameters", "error", "reason"),
         [
             ({"adaptation__mode": "fast"}, InputError, "choose one of off, offline, online"),
-            ({"adaptation__steps": -1}, InvalidParameterValueException, "adaptation.steps"),
+            ({"adaptation__steps": -2}, InvalidParameterValueException, "adaptation.steps"),
             ({"image_wait_ms": 100}, InvalidParameterTypeException, "image_wait_ms"),
             ({"cameras": ["front left"]}, InputError, "letters, digits"),
             ({"cameras": ["front"], "camera__front__transport": "zip"}, InputError, "raw, compressed"),

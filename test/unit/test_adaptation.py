@@ -7,9 +7,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from ttt_kd_ros.adaptation.objective import distillation_loss, mean_entropy
-from ttt_kd_ros.adaptation.session import AdaptationSession, scope_parameters
-from ttt_kd_ros.adaptation.settings import AdaptationSettings
+from ttt_kd_ros.adaptation.methods import objective
+from ttt_kd_ros.adaptation.objective import confident_cross_entropy, distillation_loss, entropy
+from ttt_kd_ros.adaptation.scope import LORA_RANK, scope_parameters
+from ttt_kd_ros.adaptation.session import AdaptationSession
+from ttt_kd_ros.adaptation.settings import DEFAULTS, SCOPES, AdaptationSettings
 from ttt_kd_ros.adaptation.targets import PointTargets, Targets, voxel_targets
 from ttt_kd_ros.adaptation.view import near_voxels
 from ttt_kd_ros.errors import InputError
@@ -32,6 +34,13 @@ def pairs(street_points):
     return PointTargets(rows, torch.stack([torch.sin(x), torch.cos(x), z, 1 - z], dim=1))
 
 
+@pytest.fixture
+def sure_network(network):
+    """Many of its predictions are confident."""
+    network.label_head.weight.data.mul_(20)
+    return network
+
+
 def weights(network):
     return {name: value.clone() for name, value in network.state_dict().items()}
 
@@ -50,9 +59,33 @@ def test_the_distillation_loss_is_one_minus_the_mean_cosine_at_the_paired_voxels
     assert distillation_loss(features, targets).item() == pytest.approx(1 - sum(cosines) / 3, abs=1e-6)
 
 
+def test_the_centred_cosine_compares_what_differs_from_the_mean_of_the_scan_s_targets():
+    features, targets = torch.randn(10, 4), Targets(torch.tensor([1, 4, 7]), torch.randn(3, 4))
+    mean = targets.features.mean(dim=0)
+    shifted = Targets(targets.voxels, targets.features - mean)
+    expected = distillation_loss(features - mean, shifted)
+    assert distillation_loss(features, targets, "centred-cosine").item() == pytest.approx(expected.item(), abs=1e-6)
+
+
+def test_l2_is_the_distance_of_the_features_at_unit_length():
+    """Of unit vectors it is the square root of two times one minus the cosine."""
+    features, targets = torch.randn(10, 4), Targets(torch.tensor([3]), torch.randn(1, 4))
+    cosine = distillation_loss(features, targets)
+    assert distillation_loss(features, targets, "l2").item() == pytest.approx((2 * cosine).sqrt().item(), abs=1e-5)
+    assert distillation_loss(3 * features, targets, "l2").item() == pytest.approx((2 * cosine).sqrt().item(), abs=1e-5)
+
+
+def test_the_confident_cross_entropy_leaves_out_what_the_source_model_is_unsure_of():
+    sure, unsure = torch.tensor([9.0, 0.0, 0.0]), torch.tensor([1.0, 0.9, 0.0])
+    logits = torch.randn(2, 3)
+    expected = -torch.log_softmax(logits[0], dim=0)[0]
+    assert confident_cross_entropy(logits, torch.stack([sure, unsure])).item() == pytest.approx(expected.item())
+    assert confident_cross_entropy(logits, torch.stack([unsure, unsure])).item() == 0
+
+
 def test_the_entropy_of_even_predictions_is_the_logarithm_of_the_number_of_classes():
-    assert mean_entropy(torch.zeros(5, 6)).item() == pytest.approx(math.log(6))
-    assert mean_entropy(torch.eye(6) * 1e3).item() == pytest.approx(0)
+    assert entropy(torch.zeros(5, 6)).mean().item() == pytest.approx(math.log(6))
+    assert entropy(torch.eye(6) * 1e3).mean().item() == pytest.approx(0)
 
 
 def test_the_target_of_a_voxel_is_the_mean_of_its_pairs_and_pairs_without_a_voxel_are_left_out():
@@ -94,6 +127,7 @@ def test_steps_lower_the_distillation_loss(network, voxels, pairs):
         ("norm", lambda name: "norm" in name or "shortcut.1" in name),
         ("encoder", lambda name: name.startswith(("backbone.stem", "backbone.encoder"))),
         ("decoder", lambda name: name.startswith("backbone.decoder")),
+        ("lora", lambda name: name.startswith("backbone") and ("convolution" in name or "second" in name)),
         ("all", lambda name: name.startswith("backbone")),
     ],
 )
@@ -147,6 +181,122 @@ def test_steps_go_on_from_the_last_scan_until_reset(network, voxels, pairs):
     assert session.adapt(voxels, pairs).kd_losses[0] < first[0]
 
 
+@pytest.mark.parametrize("method", ["kd", "kd-mean", "kd-permuted", "confident", "tent"])
+def test_every_method_lowers_what_it_minimises(sure_network, voxels, pairs, method):
+    network = sure_network
+    settings = replace(SETTINGS, method=method, steps=15, scope="norm", learning_rate=3e-3)
+    session = AdaptationSession(network, settings)
+    targets = voxel_targets(pairs, voxels.grid.inverse)
+    with torch.no_grad():
+        logits, features = network(voxels)
+    loss = objective(settings, targets, lambda: logits)
+    session.adapt(voxels, pairs)
+    assert loss(*network(voxels)) < loss(logits, features)
+
+
+def test_the_controls_know_the_targets_but_not_where_they_belong(pairs, voxels):
+    targets = voxel_targets(pairs, voxels.grid.inverse)
+    features = torch.zeros(len(voxels.grid), 4)
+    features[targets.voxels] = targets.features
+    losses = {
+        method: objective(AdaptationSettings(method=method, entropy_weight=0), targets, lambda: features)(
+            features[:, :3], features
+        ).item()
+        for method in ("kd", "kd-mean", "kd-permuted")
+    }
+    assert losses["kd"] == pytest.approx(0, abs=1e-6)
+    assert min(losses["kd-mean"], losses["kd-permuted"]) > 0.02
+
+
+@pytest.mark.parametrize("method", ["tent", "sar", "confident", "statistics"])
+def test_methods_without_a_teacher_need_no_features(network, voxels, pairs, method):
+    points = PointTargets(pairs.points, pairs.features[:, :0])
+    steps = AdaptationSession(network, replace(SETTINGS, method=method)).adapt(voxels, points)
+    assert len(steps.kd_losses) == SETTINGS.steps
+    assert all(math.isnan(loss) for loss in steps.kd_losses)
+
+
+def test_the_method_statistics_moves_the_batch_norms_towards_the_scan_and_nothing_else(network, voxels, pairs):
+    before = weights(network)
+    seen = []
+    network.backbone.stem.norm.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].mean(dim=0)))
+    session = AdaptationSession(network, replace(SETTINGS, method="statistics", steps=1, margin_m=1000))
+    session.adapt(voxels, pairs)
+    moved = changed(before, network)
+    assert all("running" in name or "num_batches" in name for name in moved)
+    momentum = 0.1 * 0.94 + 0.005
+    expected = (1 - momentum) * before["backbone.stem.norm.running_mean"] + momentum * seen[0]
+    torch.testing.assert_close(network.backbone.stem.norm.running_mean, expected)
+    session.reset()
+    assert not changed(before, network)
+
+
+def test_sar_takes_its_gradient_where_the_loss_is_highest_nearby(sure_network, voxels, pairs):
+    network = sure_network
+    settings = AdaptationSettings(
+        method="sar", steps=1, optimizer="sgd", learning_rate=1.0, margin_m=1000, entropy_weight=0
+    )
+    session = AdaptationSession(network, settings)
+    parameters = scope_parameters(network.backbone, "norm")
+    before = [p.detach().clone() for p in parameters]
+    loss = objective(settings, voxel_targets(pairs, voxels.grid.inverse), lambda: None)
+
+    def gradients():
+        for p in parameters:
+            p.requires_grad_(True)
+        found = torch.autograd.grad(loss(*network(voxels)), parameters)
+        for p in parameters:
+            p.requires_grad_(False)
+        return found
+
+    first = gradients()
+    length = torch.cat([g.flatten() for g in first]).norm()
+    for p, g in zip(parameters, first, strict=True):
+        p.add_(0.05 * g / length)
+    expected = gradients()
+    for p, value in zip(parameters, before, strict=True):
+        p.copy_(value)
+    session.adapt(voxels, pairs)
+    for old, new, gradient in zip(before, parameters, expected, strict=True):
+        torch.testing.assert_close(old - new, gradient, atol=1e-6, rtol=1e-3)
+
+
+def test_a_low_rank_change_of_a_convolution_has_the_rank(network, voxels, pairs):
+    before = weights(network)
+    AdaptationSession(network, replace(SETTINGS, scope="lora")).adapt(voxels, pairs)
+    name = "backbone.decoder.0.blocks.0.second.weight"
+    change = network.state_dict()[name] - before[name]
+    assert torch.linalg.matrix_rank(change.flatten(0, 1), atol=1e-6) == LORA_RANK
+    assert change.shape[2] > LORA_RANK
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+def test_every_scope_has_defaults_of_its_own_that_lower_the_loss(network, voxels, pairs, scope):
+    steps = AdaptationSession(network, AdaptationSettings(scope=scope, entropy_weight=0)).adapt(voxels, pairs)
+    assert len(steps.kd_losses) == DEFAULTS[scope].steps
+    assert steps.kd_losses[-1] < steps.kd_losses[0]
+
+
+@pytest.mark.parametrize(("level", "steps"), [(0.9, 0), (-0.9, 5)])
+def test_a_scan_whose_features_the_network_cannot_predict_is_not_trusted(network, voxels, pairs, level, steps):
+    before = weights(network)
+    session = AdaptationSession(network, replace(SETTINGS, trust=1.0), kd_level=level)
+    taken = session.adapt(voxels, pairs)
+    assert len(taken.kd_losses) == steps
+    assert taken.stopped_by == ("steps" if steps else "not trusted")
+    assert bool(changed(before, network)) == bool(steps)
+
+
+def test_steps_taken_bit_by_bit_are_those_taken_at_once(network, voxels, pairs):
+    session = AdaptationSession(network, SETTINGS)
+    at_once = session.adapt(voxels, pairs).kd_losses
+    session.reset()
+    steps = session.begin(voxels, pairs)
+    for count in (1, 2, 5):
+        session.advance(steps, count)
+        assert steps.kd_losses == at_once[:count]
+
+
 def test_a_change_of_scope_keeps_the_weights_and_reset_still_undoes_all(network, voxels, pairs):
     before = weights(network)
     session = AdaptationSession(network, replace(SETTINGS, scope="encoder"))
@@ -198,7 +348,10 @@ def test_no_gradient_is_left_behind(network, voxels, pairs):
         ({"mode": "sometimes"}, "mode 'sometimes' is unknown; choose one of off, offline, online"),
         ({"scope": "heads"}, "scope 'heads' is unknown"),
         ({"optimizer": "lion"}, "optimizer 'lion' is unknown"),
-        ({"steps": -1}, "steps must be 0 to 1000"),
+        ({"method": "magic"}, "method 'magic' is unknown; choose one of kd,"),
+        ({"loss": "l3"}, "loss 'l3' is unknown; choose one of cosine, centred-cosine, l2"),
+        ({"trust": -0.1}, "trust must be a finite"),
+        ({"steps": -2}, "steps must be 0 to 1000"),
         ({"steps": 1001}, "steps must be 0 to 1000"),
         ({"learning_rate": math.nan}, "learning_rate must be a finite"),
         ({"budget_ms": -1.0}, "budget_ms must be a finite"),

@@ -1,8 +1,8 @@
 """Scores of adaptation modes."""
 
-import json
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,14 +10,21 @@ import torch
 from stripes import StripesTeacher, camera_view
 
 from ttt_kd_ros.adaptation.settings import AdaptationSettings
-from ttt_kd_ros.errors import DataError
-from ttt_kd_ros.evaluation.evaluate import evaluate, methods_from, points_in_view, table
+from ttt_kd_ros.errors import InputError
+from ttt_kd_ros.evaluation.campaign import Data, missing, run
+from ttt_kd_ros.evaluation.evaluate import Stream, evaluate, points_in_view, source_labels
+from ttt_kd_ros.evaluation.plots import write_plots
+from ttt_kd_ros.evaluation.protocol import Method, Protocol, load_protocol, narrowed
+from ttt_kd_ros.evaluation.rows import read_rows, write_rows
+from ttt_kd_ros.evaluation.table import method_table, score_table
 from ttt_kd_ros.frame import Frame, Scan
 from ttt_kd_ros.geometry.pairing import pair_points
 from ttt_kd_ros.geometry.transforms import transform_points
 from ttt_kd_ros.segmenter import Segmenter
+from ttt_kd_ros.share import share_directory
 
 SETTINGS = AdaptationSettings(steps=2, learning_rate=1e-2)
+OFF, ONLINE, OFFLINE = (Method(mode, replace(SETTINGS, mode=mode, steps=-1)) for mode in ("off", "online", "offline"))
 
 
 @pytest.fixture
@@ -33,31 +40,58 @@ def segmenter(network):
     return Segmenter(network, StripesTeacher(), SETTINGS)
 
 
-def rows(segmenter, frames, names=("off", "online", "offline")):
-    return evaluate(segmenter, frames, methods_from(names, SETTINGS), data="street", checkpoint="tiny")
+def rows(segmenter, frames, *methods, **protocol):
+    protocol = Protocol(methods, **{"steps": (2,), **protocol})
+    stream = Stream("street", frames)
+    source = source_labels(segmenter, frames)
+    return [row for method in methods for row in evaluate(segmenter, stream, method, protocol, source)]
+
+
+def without_times(row):
+    return row.to_dict() | {"adapt_ms": 0, "total_ms": 0}
 
 
 def test_the_score_of_the_source_model_is_that_of_its_labels(segmenter, frames):
-    (row,) = rows(segmenter, frames, ["off"])
+    (row,) = rows(segmenter, frames, OFF)
     labels, truth = segmenter.segment(frames[0]).labels, frames[0].labels
     expected = [((labels == c) & (truth == c)).sum() / ((labels == c) | (truth == c)).sum() for c in (0, 2)]
     assert row.iou["road"] == pytest.approx(expected[0], abs=1e-3)
     assert row.miou == pytest.approx(np.mean(expected), abs=1e-3)
     assert math.isnan(row.iou["vehicle"])
     assert row.steps == 0
+    assert row.agreement == 1
     assert math.isnan(row.kd_loss_first)
 
 
 def test_every_method_starts_from_the_source_weights(segmenter, frames):
-    alone = rows(segmenter, frames, ["offline"])[0]
-    after = rows(segmenter, frames, ["online", "offline"])[1]
-    assert after.to_dict() | {"ms_per_scan": 0} == alone.to_dict() | {"ms_per_scan": 0}
+    (alone,) = rows(segmenter, frames, OFFLINE)
+    _, after = rows(segmenter, frames, ONLINE, OFFLINE)
+    assert without_times(after) == without_times(alone)
+
+
+@pytest.mark.parametrize("method", [ONLINE, OFFLINE], ids=lambda method: method.name)
+def test_a_row_at_one_of_several_numbers_of_steps_is_that_of_this_number_alone(segmenter, frames, method):
+    together = rows(segmenter, frames, method, steps=(1, 3, 4))
+    alone = [row for steps in (1, 3, 4) for row in rows(segmenter, frames, method, steps=(steps,))]
+    assert [without_times(row) for row in together] == [without_times(row) for row in alone]
+
+
+def test_a_method_with_steps_of_its_own_is_scored_at_these(segmenter, frames):
+    (row,) = rows(segmenter, frames, Method("three", replace(SETTINGS, mode="offline", steps=3)))
+    assert (row.steps, row.steps_taken) == (3, 3)
 
 
 def test_the_loss_before_and_after_the_steps_is_reported(segmenter, frames):
-    _, online, _ = rows(segmenter, frames)
-    assert online.kd_loss_last < online.kd_loss_first
-    assert online.steps == 2
+    (row,) = rows(segmenter, frames, ONLINE)
+    assert row.kd_loss_last < row.kd_loss_first
+    assert row.agreement < 1
+
+
+def test_points_beyond_the_range_and_other_classes_do_not_count(segmenter, frames):
+    (row,) = rows(segmenter, frames, OFF, max_range_m=15.0, classes=("road",))
+    labels, near = segmenter.segment(frames[0]).labels, np.linalg.norm(frames[0].scan.points, axis=1) <= 15
+    road, truth = (labels == 0) & near, (frames[0].labels == 0) & near
+    assert row.miou == row.iou["road"] == pytest.approx((road & truth).sum() / (road | truth).sum())
 
 
 def test_points_in_view_are_those_that_are_paired(frames):
@@ -67,22 +101,115 @@ def test_points_in_view_are_those_that_are_paired(frames):
     assert (np.flatnonzero(seen) - 1).tolist() == pair_points(points, view.camera).points.tolist()
 
 
-def test_frames_without_labels_are_refused(segmenter, frames):
-    with pytest.raises(DataError, match="'street' has no labels"):
-        rows(segmenter, [replace(frame, labels=None) for frame in frames])
+def test_a_stream_without_labels_has_no_score_but_an_agreement_with_the_source_model(segmenter, frames):
+    (row,) = rows(segmenter, [replace(frame, labels=None) for frame in frames], ONLINE)
+    assert math.isnan(row.miou)
+    assert len(row.agreement_by_scan) == 2
 
 
-def test_the_table_has_a_line_for_each_data_set_and_a_column_for_each_method(segmenter, frames):
-    scores = rows(segmenter, frames)
+def test_the_score_table_has_a_line_for_each_data_set_and_a_column_for_each_method(segmenter, frames):
+    scores = rows(segmenter, frames, OFF, ONLINE, OFFLINE)
     other = [replace(row, data="city", checkpoint=c) for row in scores for c in ("a", "b")]
-    lines = table([*scores, *other]).splitlines()
-    assert lines[0] == "| data | off | online | offline |"
+    lines = score_table([*scores, *other]).splitlines()
+    assert lines[0] == "| data | off | online 2 | offline 2 |"
     assert lines[2].startswith(f"| street | {100 * scores[0].miou:.1f} / {100 * scores[0].miou_view:.1f} |")
     assert "± 0.0" in lines[3]
 
 
-def test_rows_are_plain_json(segmenter, frames):
-    (row,) = rows(segmenter, frames, ["off"])
-    plain = json.loads(json.dumps(row.to_dict()))
-    assert plain["iou"]["vehicle"] is None
-    assert plain["method"] == "off"
+def test_the_method_table_tells_the_gain_over_the_source_model(segmenter, frames):
+    off, online = rows(segmenter, frames, OFF, ONLINE)
+    better = replace(online, miou=off.miou + 0.05, miou_view=off.miou_view - 0.01, agreement=0.9)
+    line = method_table([off, better], source="off").splitlines()[3]
+    assert "| online | 2 |" in line
+    assert "| +5.0 | -1.0 | 90.0 |" in line
+
+
+def test_plots_are_written_of_what_there_is(segmenter, frames, tmp_path):
+    scores = rows(segmenter, frames, OFF, OFFLINE, steps=(1, 2))
+    assert [p.name for p in write_plots(tmp_path, scores, "off")] == ["gain_over_steps.png", "gain_over_time.png"]
+    long = [replace(row, miou_by_scan=[0.5] * 30, agreement_by_scan=[0.9] * 30) for row in scores]
+    assert (tmp_path / "stream_street.png") in write_plots(tmp_path, long, "off")
+    assert all(p.read_bytes().startswith(b"\x89PNG") for p in tmp_path.iterdir())
+
+
+class TestRows:
+    PROTOCOL = Protocol((OFF,))
+
+    def test_come_back_as_they_were_written(self, segmenter, frames, tmp_path):
+        written = rows(segmenter, frames, OFF)
+        write_rows(tmp_path, self.PROTOCOL, written)
+        assert [row.to_dict() for row in read_rows(tmp_path, self.PROTOCOL)] == [row.to_dict() for row in written]
+
+    def test_of_another_protocol_are_refused(self, tmp_path):
+        write_rows(tmp_path, self.PROTOCOL, [])
+        with pytest.raises(InputError, match="scores of another protocol"):
+            read_rows(tmp_path, Protocol((OFF, ONLINE)))
+
+    def test_that_cannot_be_read_are_refused(self, tmp_path):
+        (tmp_path / "result.json").write_text("[]")
+        with pytest.raises(InputError, match="no result of `ttt_kd evaluate`"):
+            read_rows(tmp_path, self.PROTOCOL)
+
+
+class TestCampaign:
+    PROTOCOL = Protocol((OFF, ONLINE), steps=(1, 2))
+
+    def run(self, network, frames, known=()):
+        opened, loaded = [], []
+
+        def load(path):
+            loaded.append(path)
+            return Segmenter(network, StripesTeacher(), SETTINGS)
+
+        data = [Data(name, lambda checkpoint, classes, n=name: opened.append(n) or frames) for name in ("a", "b")]
+        units = missing([Path("joint")], [Path("plain")], data, self.PROTOCOL, known)
+        return [row for found in run(units, self.PROTOCOL, load) for row in found], opened, loaded
+
+    def test_scores_every_method_on_every_stream_and_plain_networks_without_adapting(self, network, frames):
+        found, opened, loaded = self.run(network, frames)
+        assert [(r.checkpoint, r.data, r.method, r.steps) for r in found] == [
+            ("joint", "a", "off", 0), ("joint", "a", "online", 1), ("joint", "a", "online", 2),
+            ("joint", "b", "off", 0), ("joint", "b", "online", 1), ("joint", "b", "online", 2),
+            ("plain", "a", "source-only", 0), ("plain", "b", "source-only", 0),
+        ]  # fmt: skip
+        assert opened == ["a", "b", "a", "b"]
+        assert loaded == [Path("joint"), Path("plain")]
+
+    def test_goes_on_after_an_interruption_with_what_is_missing(self, network, frames):
+        found, _, _ = self.run(network, frames)
+        again, opened, _ = self.run(network, frames, known=found[:3])
+        assert list(map(without_times, again)) == list(map(without_times, found[3:]))
+        assert opened == ["b", "a", "b"]
+        assert self.run(network, frames, known=found) == ([], [], [])
+
+
+class TestProtocols:
+    @pytest.mark.parametrize("path", sorted((share_directory() / "config" / "evaluation").glob("*.yaml")), ids=str)
+    def test_of_the_package_can_be_loaded(self, path):
+        assert load_protocol(path).methods
+
+    def test_leave_the_steps_to_the_protocol_unless_a_method_has_its_own(self):
+        protocol = Protocol((OFF, ONLINE, Method("two", SETTINGS)), steps=(1, 5))
+        assert [protocol.counts(method) for method in protocol.methods] == [(0,), (1, 5), (2,)]
+
+    def test_can_be_narrowed(self):
+        protocol = narrowed(Protocol((OFF, ONLINE)), ["off"], [3, 4])
+        assert (protocol.methods, protocol.steps) == ((OFF,), (3, 4))
+        with pytest.raises(InputError, match="no method tent, only off, online"):
+            narrowed(Protocol((OFF, ONLINE)), ["tent"], None)
+
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            ("methods: {a: {speed: 3}}", "method 'a' has unknown settings: speed"),
+            ("methods: {a: {mode: sometimes}}", "mode 'sometimes' is unknown"),
+            ("methods: {}", "needs methods"),
+            ("methods: {a: }\nsteps: [5, 1]", "must be positive and rising"),
+            ("methods: {a: }\nspeed: 3", "speed"),
+            ("steps: [1]", "methods"),
+        ],
+    )
+    def test_that_make_no_sense_are_refused(self, tmp_path, text, message):
+        (tmp_path / "p.yaml").write_text(text)
+        with pytest.raises(InputError, match=message):
+            load_protocol(tmp_path / "p.yaml")

@@ -51,7 +51,7 @@ def test_an_unknown_word_is_refused_with_the_allowed_ones():
 
 
 def test_a_number_out_of_range_is_refused_with_the_range():
-    with pytest.raises(InputError, match=r"'adaptation\.steps' is 1001; it must be 0 to 1,000"):
+    with pytest.raises(InputError, match=r"'adaptation\.steps' is 1001; it must be -1 to 1,000"):
         settings_from(values(**{"adaptation.steps": 1001}))
 
 

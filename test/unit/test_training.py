@@ -23,12 +23,12 @@ from ttt_kd_ros.training.samples import (
 NOTHING = Augmentation(0.0, 0.0, 0.0, 0.0, 0.0)
 
 
-def training_scan(points, folder="a", labelled=True, paired=True):
+def training_scan(points, folder="a", labelled=True, paired=True, kind="drive"):
     height = points[:, 2]
     labels = torch.where(height < 0.1, 0, 2).to(torch.uint8) if labelled else torch.full((len(points),), 255).byte()
     rows = (points[:, 0] > 5).nonzero().squeeze(1)
     targets = torch.stack([height[rows], 1 - height[rows], height[rows] * 0 + 0.5, height[rows] ** 2], dim=1)
-    return TrainingScan(points, labels, PointTargets(rows, targets) if paired else None, folder)
+    return TrainingScan(points, labels, PointTargets(rows, targets) if paired else None, folder, kind)
 
 
 @pytest.fixture
@@ -95,6 +95,15 @@ def test_a_folder_with_one_scan_counts_as_much_as_one_with_many(street_points, c
     assert 70 < sum(size == 60 for size in sizes) < 130
 
 
+def test_kinds_of_folders_are_drawn_by_the_square_root_of_their_number_of_scans(street_points, config):
+    simulated = [training_scan(street_points[:50] + i, f"drive{i}", kind="simulated") for i in range(36)]
+    recorded = [training_scan(street_points[:60] + i, "recorded", kind="recorded") for i in range(4)]
+    steps = Steps([*simulated, *recorded], replace(config, augmentation=NOTHING), seed=0)
+    for place in (0, 1):  # a paired one, a labelled one
+        sizes = [int((steps[i].scan == place).sum()) for i in range(400)]
+        assert 70 < sum(size == 60 for size in sizes) < 130
+
+
 def test_the_label_of_a_voxel_is_the_most_frequent_of_its_points():
     labels = torch.tensor([1, 1, 2, 255, 255, 255, 0], dtype=torch.uint8)
     inverse = torch.tensor([0, 0, 0, 0, 1, 1, 2])
@@ -103,7 +112,7 @@ def test_the_label_of_a_voxel_is_the_most_frequent_of_its_points():
 
 def test_rare_classes_weigh_more_and_absent_ones_nothing(street_points):
     labels = torch.tensor([0] * 400 + [1] * 100, dtype=torch.uint8)
-    weights = class_weights([TrainingScan(street_points[:500], labels, None, "a")], 3)
+    weights = class_weights([TrainingScan(street_points[:500], labels, None, "a", "drive")], 3)
     assert weights[1] / weights[0] == pytest.approx(2.0)
     assert weights[2] == 0
     assert weights[:2].mean() == pytest.approx(1.0)

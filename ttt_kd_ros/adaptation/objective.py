@@ -1,4 +1,4 @@
-"""The objective of test-time training."""
+"""The terms that the steps of test-time training minimise."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ from torch import Tensor
 
 from ttt_kd_ros.adaptation.targets import Targets
 
+CONFIDENT = 0.9
+"""Probability from which a label of the source model is confident."""
 
-def distillation_loss(features: Tensor, targets: Targets) -> Tensor:
-    """Mean of one minus the cosine between ρ_2D's features and the teacher's, over the paired voxels.
+
+def distillation_loss(features: Tensor, targets: Targets, kind: str = "cosine") -> Tensor:
+    """Distance between ρ_2D's features and the teacher's, mean over the paired voxels.
 
     Parameters
     ----------
@@ -18,11 +21,29 @@ def distillation_loss(features: Tensor, targets: Targets) -> Tensor:
         (V, D) features of ρ_2D.
     targets
         The teacher's features of the paired voxels.
+    kind
+        ``cosine``: one minus the cosine. ``centred-cosine``: the same after the mean of the scan's targets was taken
+        from both. ``l2``: the distance of the features at unit length (Puy et al., "Three Pillars Improving Vision
+        Foundation Model Distillation for Lidar", CVPR 2024).
     """
-    return 1 - F.cosine_similarity(features[targets.voxels], targets.features, dim=1).mean()
+    predicted, wanted = features[targets.voxels], targets.features
+    if kind == "centred-cosine":
+        mean = wanted.mean(dim=0)
+        predicted, wanted = predicted - mean, wanted - mean
+    if kind == "l2":
+        return (F.normalize(predicted, dim=1) - F.normalize(wanted, dim=1)).norm(dim=1).mean()
+    return 1 - F.cosine_similarity(predicted, wanted, dim=1).mean()
 
 
-def mean_entropy(logits: Tensor) -> Tensor:
-    """Mean entropy [nat] of the softmax of (V, classes) logits."""
+def entropy(logits: Tensor) -> Tensor:
+    """Entropy (V,) [nat] of the softmax of (V, classes) logits."""
     log_probability = torch.log_softmax(logits, dim=1)
-    return -(log_probability.exp() * log_probability).sum(dim=1).mean()
+    return -(log_probability.exp() * log_probability).sum(dim=1)
+
+
+def confident_cross_entropy(logits: Tensor, source_logits: Tensor) -> Tensor:
+    """Cross-entropy of (V, classes) logits with the source model's labels, mean over those that it is confident of."""
+    probability, label = torch.softmax(source_logits, dim=1).max(dim=1)
+    confident = probability >= CONFIDENT
+    each = F.cross_entropy(logits, label, reduction="none")
+    return (each * confident).sum() / confident.sum().clamp(min=1)

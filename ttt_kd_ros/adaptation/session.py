@@ -1,51 +1,57 @@
-"""The gradient steps of test-time training and the weights that they move."""
+"""The steps of test-time training and the weights that they move."""
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
-from ttt_kd_ros.adaptation.objective import distillation_loss, mean_entropy
+from ttt_kd_ros.adaptation.methods import NEEDS_TEACHER, Objective, objective
+from ttt_kd_ros.adaptation.objective import distillation_loss
+from ttt_kd_ros.adaptation.scope import make_scope
 from ttt_kd_ros.adaptation.settings import AdaptationSettings
-from ttt_kd_ros.adaptation.targets import PointTargets, voxel_targets
+from ttt_kd_ros.adaptation.targets import PointTargets, Targets, voxel_targets
 from ttt_kd_ros.adaptation.view import near_voxels
 from ttt_kd_ros.model.network import Network
-from ttt_kd_ros.model.unet import SparseUNet
 from ttt_kd_ros.model.voxel_input import VoxelInput, crop
 
 Clock = Callable[[], float]
 
+SHARPNESS_RADIUS = 0.05
+"""Of `sar`: how far around the weights a high loss is looked for, as its authors have it."""
+MOMENTUM, MOMENTUM_DECAY, MOMENTUM_FLOOR = 0.1, 0.94, 0.005
+"""Of `statistics`: share of a scan's statistics in the first step and how it goes down, as DUA's authors have it."""
 
-@dataclass(frozen=True)
+
+@dataclass
 class Steps:
-    """The steps taken on one scan.
+    """The steps taken on one scan so far.
 
     Parameters
     ----------
     kd_losses
-        Distillation loss before each step.
+        Distillation loss before each step; NaN for methods without a teacher.
     stopped_by
-        ``steps``, ``budget`` or ``not finite``.
+        ``steps``, ``budget``, ``not trusted`` or ``not finite``.
     """
 
-    kd_losses: tuple[float, ...]
-    stopped_by: str
+    kd_losses: list[float] = field(default_factory=list)
+    stopped_by: str = "steps"
 
 
-def scope_parameters(backbone: SparseUNet, scope: str) -> list[nn.Parameter]:
-    """Parameters of the backbone that a scope moves (see `AdaptationSettings`)."""
-    if scope == "norm":
-        norms = (m for m in backbone.modules() if isinstance(m, nn.BatchNorm1d))
-        return [p for m in norms for p in m.parameters()]
-    if scope == "encoder":
-        return [*backbone.stem.parameters(), *backbone.encoder.parameters()]
-    if scope == "decoder":
-        return list(backbone.decoder.parameters())
-    return list(backbone.parameters())
+@dataclass(frozen=True)
+class _Scan:
+    """What the steps on one scan need."""
+
+    view: VoxelInput
+    targets: Targets
+    objective: Objective
+    before: Mapping[str, Tensor]
+    start: float
 
 
 class AdaptationSession:
@@ -61,27 +67,47 @@ class AdaptationSession:
         How to adapt.
     clock
         Seconds, monotonic.
+    kd_level
+        Mean cosine of ρ_2D with the teacher on the training pairs, which `AdaptationSettings.trust` is a share of.
     """
 
-    def __init__(self, network: Network, settings: AdaptationSettings, clock: Clock = time.monotonic) -> None:
+    def __init__(
+        self,
+        network: Network,
+        settings: AdaptationSettings,
+        clock: Clock = time.monotonic,
+        kd_level: float = 1.0,
+    ) -> None:
         self._network = network.eval().requires_grad_(False)
-        self._source = _copy(network.backbone.parameters())
+        self._source = _copy(network.backbone)
         self._clock = clock
+        self._kd_level = kd_level
+        self._scan: _Scan | None = None
         self.configure(settings)
 
     def configure(self, settings: AdaptationSettings) -> None:
         """Change the settings; the weights stay, the state of the optimizer does not."""
-        self.settings = settings
-        self._parameters = scope_parameters(self._network.backbone, settings.scope)
-        self._optimizer = _optimizer(self._parameters, settings)
+        self.settings = settings.resolved()
+        self._restart()
 
     def reset(self) -> None:
         """Go back to the source weights."""
-        _restore(self._network.backbone.parameters(), self._source)
-        self._optimizer = _optimizer(self._parameters, self.settings)
+        self._network.backbone.load_state_dict(self._source)
+        self._restart()
+
+    def _restart(self) -> None:
+        self._scope = make_scope(self._network.backbone, self.settings.scope)
+        self._optimizer = _optimizer(self._scope.parameters, self.settings)
+        self._momentum = MOMENTUM
 
     def adapt(self, voxels: VoxelInput, pairs: PointTargets) -> Steps:
-        """Take gradient steps on the voxels near the paired ones.
+        """Take the settings' steps on a scan (see `begin` and `advance`)."""
+        steps = self.begin(voxels, pairs)
+        self.advance(steps, self.settings.steps)
+        return steps
+
+    def begin(self, voxels: VoxelInput, pairs: PointTargets) -> Steps:
+        """Take up a scan: the voxels near the paired ones and their targets.
 
         Parameters
         ----------
@@ -93,45 +119,111 @@ class AdaptationSession:
         Returns
         -------
         Steps
-            If a loss or a weight was not finite, the weights are those from before the scan.
+            None taken yet; `advance` goes on with it.
         """
         seeds = voxel_targets(pairs, voxels.grid.inverse).voxels
         distance = self.settings.margin_m / self._network.config.voxel_size
         view = crop(voxels, near_voxels(voxels.grid, seeds, distance), self._network.config.unet)
-        before = _copy(self._parameters)
+        targets = voxel_targets(pairs, view.grid.inverse)
+        before = _copy(self._network.backbone)
+        loss = objective(self.settings, targets, lambda: self._source_logits(view, before))
+        self._scan = _Scan(view, targets, loss, before, start=self._clock())
+        return Steps()
+
+    def advance(self, steps: Steps, count: int) -> None:
+        """Take steps on the scan until there are `count`, or something stops them.
+
+        If a loss or a weight is not finite, the weights are those from before the scan.
+        """
+        scan = self._scan
+        if scan is None:
+            raise RuntimeError("begin a scan before advancing")
         try:
-            for parameter in self._parameters:
+            for parameter in self._scope.parameters:
                 parameter.requires_grad_(True)
-            steps = self._descend(view, pairs)
+            while len(steps.kd_losses) < count and steps.stopped_by == "steps":
+                steps.stopped_by = self._step(scan, steps)
         finally:
-            for parameter in self._parameters:
+            for parameter in self._scope.parameters:
                 parameter.requires_grad_(False)
                 parameter.grad = None
-        if steps.stopped_by == "not finite":
-            _restore(self._parameters, before)
-            self._optimizer = _optimizer(self._parameters, self.settings)
-        return steps
+        if steps.stopped_by == "not finite" or not all(bool(p.isfinite().all()) for p in self._scope.parameters):
+            steps.stopped_by = "not finite"
+            self._network.backbone.load_state_dict(scan.before)
+            self._restart()
 
-    def _descend(self, view: VoxelInput, pairs: PointTargets) -> Steps:
-        targets = voxel_targets(pairs, view.grid.inverse)
-        start = self._clock()
-        losses: list[float] = []
-        for _ in range(self.settings.steps):
-            if self.settings.budget_ms and (self._clock() - start) * 1e3 >= self.settings.budget_ms:
-                return Steps(tuple(losses), "budget")
-            logits, features = self._network(view)
-            distillation = distillation_loss(features, targets)
-            loss = distillation
-            if self.settings.entropy_weight:
-                loss = loss + self.settings.entropy_weight * mean_entropy(logits)
-            if not torch.isfinite(loss):
-                return Steps(tuple(losses), "not finite")
-            losses.append(distillation.item())
-            self._optimizer.zero_grad()
-            loss.backward()
-            self._optimizer.step()
-        finite = all(bool(p.isfinite().all()) for p in self._parameters)
-        return Steps(tuple(losses), "steps" if finite else "not finite")
+    def distillation(self, features: Tensor, targets: Targets) -> float:
+        """Distillation loss of (V, D) features, NaN for methods without a teacher."""
+        if self.settings.method not in NEEDS_TEACHER:
+            return math.nan
+        return distillation_loss(features.detach(), targets, self.settings.loss).item()
+
+    def _step(self, scan: _Scan, steps: Steps) -> str:
+        """Take one step; returns what stops the next one, ``steps`` if nothing does."""
+        if self.settings.budget_ms and (self._clock() - scan.start) * 1e3 >= self.settings.budget_ms:
+            return "budget"
+        if self.settings.method == "statistics":
+            steps.kd_losses.append(math.nan)
+            self._drift_statistics(scan.view)
+            return "steps"
+        logits, features = self._forward(scan.view)
+        distillation = self.distillation(features, scan.targets)
+        if not steps.kd_losses and self._distrusted(features, scan.targets):
+            return "not trusted"
+        loss = scan.objective(logits, features)
+        if not torch.isfinite(loss):
+            return "not finite"
+        steps.kd_losses.append(distillation)
+        self._optimizer.zero_grad()
+        loss.backward()
+        if self.settings.method == "sar":
+            self._climb(scan)
+        self._optimizer.step()
+        self._scope.fold()
+        return "steps"
+
+    def _forward(self, view: VoxelInput) -> tuple[Tensor, Tensor]:
+        weights = {f"backbone.{name}": weight for name, weight in self._scope.weights().items()}
+        return torch.func.functional_call(self._network, weights, (view,))
+
+    def _distrusted(self, features: Tensor, targets: Targets) -> bool:
+        if not self.settings.trust or self.settings.method not in NEEDS_TEACHER:
+            return False
+        cosine = 1 - distillation_loss(features.detach(), targets).item()
+        return cosine < self.settings.trust * self._kd_level
+
+    @torch.no_grad()
+    def _source_logits(self, view: VoxelInput, now: Mapping[str, Tensor]) -> Tensor:
+        backbone = self._network.backbone
+        backbone.load_state_dict(self._source)
+        logits, _ = self._network(view)
+        backbone.load_state_dict(now)
+        return logits
+
+    def _climb(self, scan: _Scan) -> None:
+        """Replace the gradient by the one at the nearby weights where the loss is highest (SAR)."""
+        gradients = {p: p.grad.clone() for p in self._scope.parameters if p.grad is not None}
+        length = torch.stack([gradient.norm() for gradient in gradients.values()]).norm()
+        offsets = {p: gradient * (SHARPNESS_RADIUS / (length + 1e-12)) for p, gradient in gradients.items()}
+        with torch.no_grad():
+            for parameter, offset in offsets.items():
+                parameter.add_(offset)
+        self._optimizer.zero_grad()
+        scan.objective(*self._forward(scan.view)).backward()
+        with torch.no_grad():
+            for parameter, offset in offsets.items():
+                parameter.sub_(offset)
+
+    @torch.no_grad()
+    def _drift_statistics(self, view: VoxelInput) -> None:
+        """Move the batch norms' statistics towards the scan's, by less with each step (DUA)."""
+        self._momentum = self._momentum * MOMENTUM_DECAY + MOMENTUM_FLOOR
+        norms = [m for m in self._network.backbone.modules() if isinstance(m, nn.BatchNorm1d)]
+        for norm in norms:
+            norm.momentum = self._momentum
+        self._network.backbone.train()
+        self._network(view)
+        self._network.backbone.eval()
 
 
 def _optimizer(parameters: list[nn.Parameter], settings: AdaptationSettings) -> torch.optim.Optimizer:
@@ -142,11 +234,5 @@ def _optimizer(parameters: list[nn.Parameter], settings: AdaptationSettings) -> 
     return torch.optim.Adam(parameters, lr=settings.learning_rate)
 
 
-def _copy(parameters: Iterable[Tensor]) -> list[Tensor]:
-    return [p.detach().clone() for p in parameters]
-
-
-def _restore(parameters: Iterable[Tensor], values: list[Tensor]) -> None:
-    with torch.no_grad():
-        for parameter, value in zip(parameters, values, strict=True):
-            parameter.copy_(value)
+def _copy(module: nn.Module) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in module.state_dict().items()}

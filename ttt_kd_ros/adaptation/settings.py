@@ -3,14 +3,36 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ttt_kd_ros.errors import InputError
 
 MODES = ("off", "offline", "online")
-SCOPES = ("norm", "encoder", "decoder", "all")
+METHODS = ("kd", "kd-mean", "kd-permuted", "confident", "tent", "sar", "statistics")
+SCOPES = ("norm", "encoder", "decoder", "lora", "all")
 OPTIMIZERS = ("adam", "adamw", "sgd")
+LOSSES = ("cosine", "centred-cosine", "l2")
 MAX_STEPS = 1000
+SCOPE_DEFAULT = "default"
+
+
+@dataclass(frozen=True)
+class ScopeDefaults:
+    """What suits a scope: optimizer, learning rate and gradient steps on a scan."""
+
+    optimizer: str
+    learning_rate: float
+    steps: int
+
+
+DEFAULTS = {
+    "norm": ScopeDefaults("adam", 1e-3, 10),
+    "encoder": ScopeDefaults("adam", 3e-4, 5),
+    "decoder": ScopeDefaults("adam", 3e-4, 5),
+    "lora": ScopeDefaults("adam", 1e-3, 5),
+    "all": ScopeDefaults("adam", 1e-4, 5),
+}
+"""Of each scope, chosen on `pandaset_001` and the simulated domains (docs/adaptation.md)."""
 
 
 @dataclass(frozen=True)
@@ -22,19 +44,30 @@ class AdaptationSettings:
     mode
         ``off``: the source model predicts. ``offline``: the weights go back to the source model after each scan.
         ``online``: they are kept for the next scan.
+    method
+        What the steps minimise (`ttt_kd_ros.adaptation.methods`): ``kd`` is test-time training by distillation, the
+        others are what it is measured against.
     steps
-        Gradient steps on each scan.
+        Gradient steps on each scan; -1 is the scope's default.
     scope
         Parameters of the backbone that move: ``norm`` (scale and shift of the batch norms), ``encoder`` (stem and
-        encoder), ``decoder`` or ``all``. The heads never move.
+        encoder), ``decoder``, ``lora`` (a low-rank change of every sparse convolution) or ``all``. The heads never
+        move.
     optimizer
-        ``adam``, ``adamw`` or ``sgd``.
+        ``adam``, ``adamw``, ``sgd`` or ``default``, the scope's.
     learning_rate
-        Learning rate of the optimizer.
+        Learning rate of the optimizer; 0 is the scope's default.
     budget_ms
         No step starts once the steps on this scan have taken so long; 0 is no limit.
+    loss
+        Distance between ρ_2D's features and the teacher's: ``cosine``, ``centred-cosine`` or ``l2``.
     entropy_weight
         Weight of the mean entropy of the predictions beside the distillation loss.
+    source_weight
+        Weight of the cross-entropy with the source model's confident labels: ties the adapted model to it.
+    trust
+        A scan is not adapted to if the cosine of ρ_2D with the teacher is less than this share of its level in
+        training; 0 adapts to every scan.
     min_pairs
         A scan with fewer paired points is not adapted to.
     margin_m
@@ -47,26 +80,45 @@ class AdaptationSettings:
     """
 
     mode: str = "online"
-    steps: int = 5
+    method: str = "kd"
+    steps: int = -1
     scope: str = "norm"
-    optimizer: str = "adam"
-    learning_rate: float = 1e-3
+    optimizer: str = SCOPE_DEFAULT
+    learning_rate: float = 0.0
     budget_ms: float = 0.0
+    loss: str = "cosine"
     entropy_weight: float = 0.2
+    source_weight: float = 0.0
+    trust: float = 0.0
     min_pairs: int = 100
     margin_m: float = 4.0
 
     def __post_init__(self) -> None:
-        for name, value, choices in (
-            ("mode", self.mode, MODES),
-            ("scope", self.scope, SCOPES),
-            ("optimizer", self.optimizer, OPTIMIZERS),
+        for name, choices in (
+            ("mode", MODES),
+            ("method", METHODS),
+            ("scope", SCOPES),
+            ("optimizer", (SCOPE_DEFAULT, *OPTIMIZERS)),
+            ("loss", LOSSES),
         ):
+            value = getattr(self, name)
             if value not in choices:
                 raise InputError(f"adaptation {name} '{value}' is unknown; choose one of {', '.join(choices)}")
-        if not 0 <= self.steps <= MAX_STEPS:
-            raise InputError(f"adaptation steps must be 0 to {MAX_STEPS}, not {self.steps}")
-        for name in ("learning_rate", "budget_ms", "entropy_weight", "min_pairs", "margin_m"):
+        if not -1 <= self.steps <= MAX_STEPS:
+            raise InputError(f"adaptation steps must be 0 to {MAX_STEPS}, or -1 for the scope's own, not {self.steps}")
+        for name in (
+            "learning_rate", "budget_ms", "entropy_weight", "source_weight", "trust", "min_pairs", "margin_m",
+        ):  # fmt: skip
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
                 raise InputError(f"adaptation {name} must be a finite number that is not negative, not {value}")
+
+    def resolved(self) -> AdaptationSettings:
+        """The same settings with the scope's defaults written out."""
+        default = DEFAULTS[self.scope]
+        return replace(
+            self,
+            steps=default.steps if self.steps < 0 else self.steps,
+            optimizer=default.optimizer if self.optimizer == SCOPE_DEFAULT else self.optimizer,
+            learning_rate=self.learning_rate or default.learning_rate,
+        )

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from ttt_kd_ros.frame import CameraView
-from ttt_kd_ros.geometry.pairing import OcclusionSettings, pair_points
+from ttt_kd_ros.geometry.pairing import OcclusionSettings, Pairs, pair_points
 from ttt_kd_ros.geometry.projection import scale_camera
 from ttt_kd_ros.geometry.transforms import transform_points
 from ttt_kd_ros.model.reduction import Reduction
@@ -49,12 +49,30 @@ class Targets:
     features: Tensor
 
 
+def paired_points(
+    points: Tensor, views: Iterable[CameraView], occlusion: OcclusionSettings = OcclusionSettings()
+) -> Iterator[tuple[CameraView, Pairs]]:
+    """Pair points with the pixels of each picture that shows any.
+
+    Parameters
+    ----------
+    points
+        (N, 3) float32 [m], finite, in the scan frame.
+    views
+        The pictures.
+    occlusion
+        Settings of the depth buffer.
+    """
+    for view in views:
+        height, width = view.image.shape[:2]
+        camera = scale_camera(view.camera, width, height)
+        pairs = pair_points(transform_points(view.T_camera_scan, points), camera, occlusion)
+        if len(pairs.points):
+            yield view, pairs
+
+
 def point_targets(
-    points: Tensor,
-    views: Sequence[CameraView],
-    teacher: Teacher,
-    reduction: Reduction,
-    occlusion: OcclusionSettings = OcclusionSettings(),
+    points: Tensor, views: Iterable[CameraView], teacher: Teacher | None, reduction: Reduction
 ) -> PointTargets:
     """Pair points with pixels and sample the teacher's features there.
 
@@ -65,22 +83,18 @@ def point_targets(
     views
         The pictures.
     teacher
-        The frozen image model.
+        The frozen image model; without one the features have size 0.
     reduction
         The fixed projection of its features.
-    occlusion
-        Settings of the depth buffer.
     """
-    rows, features = [points.new_empty(0, dtype=torch.long)], [points.new_empty(0, reduction.components.shape[1])]
-    for view in views:
-        height, width = view.image.shape[:2]
-        camera = scale_camera(view.camera, width, height)
-        pairs = pair_points(transform_points(view.T_camera_scan, points), camera, occlusion)
-        if len(pairs.points):
+    size = reduction.components.shape[1] if teacher else 0
+    rows, features = [points.new_empty(0, dtype=torch.long)], [points.new_empty(0, size)]
+    for view, pairs in paired_points(points, views):
+        rows.append(pairs.points)
+        if teacher:
             image = torch.as_tensor(view.image, device=points.device)
-            rows.append(pairs.points)
             features.append(reduction(sample(teacher.features(image), pairs.pixels)))
-    return PointTargets(torch.cat(rows), torch.cat(features))
+    return PointTargets(torch.cat(rows), torch.cat(features) if teacher else points.new_empty(sum(map(len, rows)), 0))
 
 
 def voxel_targets(pairs: PointTargets, inverse: Tensor) -> Targets:

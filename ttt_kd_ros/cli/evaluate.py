@@ -1,59 +1,109 @@
-"""``ttt_kd evaluate``: mIoU of adaptation modes on labelled folders."""
+"""``ttt_kd evaluate``: scores of adaptation methods on streams of scans."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-HELP = "score adaptation modes on labelled data folders"
+if TYPE_CHECKING:
+    from ttt_kd_ros.classes import ClassList
+    from ttt_kd_ros.evaluation.campaign import Data
+    from ttt_kd_ros.frame import Frame
+
+HELP = "score adaptation methods on labelled data folders and bags"
 EPILOG = """
-Each mode starts from the checkpoint's weights and goes once through each folder in the order of time. The table gives
-mIoU over the classes present: of all labelled points / of those in a picture; with several checkpoints, as of several
-seeds, mean ± standard deviation.
+A protocol names methods, numbers of steps and the points that count: config/evaluation has some, a file of your own is
+as good. Each method starts from the checkpoint's weights and goes once through each stream in the order of time;
+FOLDER@6:20 takes the scans 6 to 19 of a folder. With --out an interrupted run goes on where it stopped.
 
-example:
+examples:
   ttt_kd evaluate data/pandaset_001 --checkpoint seed0/model.safetensors seed1/model.safetensors --out scores
+  ttt_kd evaluate data/pandaset_001 --protocol methods --checkpoint model.safetensors --out scores
+  ttt_kd evaluate drives/source drives/rain --stream --protocol stream --checkpoint model.safetensors --out long
+writes scores/result.json (a row for each method, number of steps, checkpoint and stream), scores/table.md and plots.
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the subcommand."""
-    parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="data folder with labels")
+    parser.add_argument("data", nargs="+", metavar="FOLDER|BAG", help="data folder, part of one, or bag")
     parser.add_argument("--checkpoint", nargs="+", type=Path, required=True, metavar="FILE", help="one for each seed")
     parser.add_argument(
-        "--modes", nargs="+", choices=("off", "online", "offline"), default=["off", "online", "offline"],
-        help="what to score (default: all three)",
+        "--source-only", nargs="+", type=Path, default=[], metavar="FILE",
+        help="networks trained without distillation, scored beside the checkpoints without adapting",
     )  # fmt: skip
-    parser.add_argument("--steps", type=int, default=10, metavar="N", help="gradient steps on each scan (default: 10)")
-    parser.add_argument("--scope", default="norm", help="norm, encoder, decoder or all (default: norm)")
-    parser.add_argument("--learning-rate", type=float, default=1e-3, metavar="X", help="(default: 0.001)")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="write DIR/result.json, one row for each score")
+    parser.add_argument("--protocol", default="modes", metavar="NAME|FILE", help="what to run (default: %(default)s)")
+    parser.add_argument("--methods", nargs="+", metavar="NAME", help="some of the protocol's (default: all)")
+    parser.add_argument("--steps", nargs="+", type=int, metavar="N", help="steps on a scan (default: the protocol's)")
+    parser.add_argument("--stream", action="store_true", help="the data are one stream, in the order given")
+    parser.add_argument("--spinning-only", action="store_true", help="leave out sensors that do not spin (PandaSet)")
+    parser.add_argument("--threads", type=int, default=0, metavar="N", help="CPU threads (default: one for each core)")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="write scores, tables and plots")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Score and print the table."""
-    import json
-
+    """Score, keep the rows as soon as they are there, and print the tables."""
     from tqdm import tqdm
 
-    from ttt_kd_ros.adaptation.settings import AdaptationSettings
-    from ttt_kd_ros.data import open_folder
-    from ttt_kd_ros.evaluation.evaluate import evaluate, methods_from, table
+    from ttt_kd_ros.evaluation import campaign
+    from ttt_kd_ros.evaluation.plots import write_plots
+    from ttt_kd_ros.evaluation.protocol import load_protocol, narrowed
+    from ttt_kd_ros.evaluation.rows import read_rows, write_rows
+    from ttt_kd_ros.evaluation.table import method_table, score_table
     from ttt_kd_ros.segmenter import load_segmenter
 
-    settings = AdaptationSettings(steps=args.steps, scope=args.scope, learning_rate=args.learning_rate)
-    methods = methods_from(args.modes, settings)
-    rows = []
-    with tqdm(total=len(args.checkpoint) * len(args.folders), leave=False) as bar:
-        for checkpoint in args.checkpoint:
-            segmenter = load_segmenter(checkpoint, settings=settings)
-            for path in args.folders:
-                folder = open_folder(path, segmenter.classes)
-                bar.set_description(folder.name)
-                rows += evaluate(segmenter, folder, methods, data=folder.name, checkpoint=str(checkpoint))
-                bar.update()
-    print(table(rows))
+    protocol = narrowed(load_protocol(args.protocol), args.methods, args.steps)
+    rows = read_rows(args.out, protocol) if args.out else []
+    units = campaign.missing(args.checkpoint, args.source_only, _data(args), protocol, rows)
+    with tqdm(total=len(units), leave=False) as bar:
+        for found in campaign.run(units, protocol, lambda path: load_segmenter(path, threads=args.threads)):
+            rows += found
+            bar.set_description(f"{found[-1].method} on {found[-1].data}")
+            bar.update()
+            if args.out:
+                write_rows(args.out, protocol, rows)
+    adapted = [row for row in rows if row.method != campaign.SOURCE_ONLY.name]
+    text = score_table(rows)
+    if protocol.source:
+        text += "\n\n" + method_table(adapted, protocol.source)
+    print(text)
     if args.out:
-        args.out.mkdir(parents=True, exist_ok=True)
-        (args.out / "result.json").write_text(json.dumps([row.to_dict() for row in rows], indent=1) + "\n")
+        (args.out / "table.md").write_text(text + "\n")
+        write_plots(args.out, adapted, protocol.source)
     return 0
+
+
+def _data(args: argparse.Namespace) -> list[Data]:
+    """Streams that the arguments name."""
+    from ttt_kd_ros.evaluation.campaign import Data
+
+    def opener(specs: Sequence[str]) -> Callable[[Path, ClassList], Iterable[Frame]]:
+        return lambda checkpoint, classes: _Chain([_open(spec, checkpoint, classes, args) for spec in specs])
+
+    names = [Path(spec).name for spec in args.data]
+    if args.stream:
+        return [Data(" + ".join(names), opener(args.data))]
+    return [Data(name, opener([spec])) for spec, name in zip(args.data, names, strict=True)]
+
+
+def _open(spec: str, checkpoint: Path, classes: ClassList, args: argparse.Namespace) -> Iterable[Frame]:
+    from ttt_kd_ros.data import open_folder
+
+    if Path(spec).is_file() or (Path(spec) / "metadata.yaml").is_file():
+        from ttt_kd_ros.replay.stream import BagStream
+
+        return BagStream(Path(spec), checkpoint)
+    return open_folder(spec, classes, spinning_only=args.spinning_only)
+
+
+class _Chain:
+    """Streams one after the other."""
+
+    def __init__(self, streams: Sequence[Iterable[Frame]]) -> None:
+        self._streams = streams
+
+    def __iter__(self) -> Iterator[Frame]:
+        return chain.from_iterable(self._streams)

@@ -32,7 +32,7 @@ def open_folder(path: str | Path, classes: ClassList, *, spinning_only: bool = F
     Parameters
     ----------
     path
-        The folder.
+        The folder; ``FOLDER@6:20`` takes its scans 6 to 19 only, ``FOLDER@::5`` every fifth.
     classes
         Classes to map its labels to.
     spinning_only
@@ -41,11 +41,12 @@ def open_folder(path: str | Path, classes: ClassList, *, spinning_only: bool = F
     Raises
     ------
     DataError
-        If the folder is missing, damaged or of no known format.
+        If the folder is missing, damaged or of no known format, or the part is empty or no slice.
     InputError
         If there is no label map from the folder's labels to `classes`.
     """
-    content = Content.of(path)
+    folder, _, part = str(path).partition("@")
+    content = Content.of(folder).part(part)
     for format_ in FORMATS:
         if format_.recognises(content):
             return PandaSet(content, classes, spinning_only) if format_ is PandaSet else format_(content, classes)

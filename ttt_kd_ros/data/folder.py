@@ -6,7 +6,7 @@ import json
 import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -37,12 +37,15 @@ class Content:
         Arrays of the first scan.
     calibration
         Content of ``calib.json``, empty without one.
+    name
+        Name of the folder, with the part of it that is meant.
     """
 
     path: Path
     scans: tuple[Path, ...]
     first: Mapping[str, NDArray[Any]]
     calibration: Mapping[str, Any]
+    name: str
 
     @classmethod
     def of(cls, path: str | Path) -> Content:
@@ -59,7 +62,27 @@ class Content:
         scans = tuple(sorted(directory.glob("*.npz")))
         if not scans:
             raise DataError(f"'{path}' holds no scans: looked for *.npz files")
-        return cls(directory, scans, read_arrays(scans[0]), _read_calibration(directory / "calib.json"))
+        calibration = _read_calibration(directory / "calib.json")
+        return cls(directory, scans, read_arrays(scans[0]), calibration, directory.name)
+
+    def part(self, text: str) -> Content:
+        """The scans that ``start:stop`` or ``start:stop:step`` takes; all if the text is empty.
+
+        Raises
+        ------
+        DataError
+            If the text is no slice or takes no scan.
+        """
+        if not text:
+            return self
+        try:
+            start, stop, step = (*(int(n) if n else None for n in text.split(":")), None)[:3]
+            scans = self.scans[slice(start, stop, step)]
+        except ValueError as error:
+            raise DataError(f"'@{text}' is no part of a folder; write @start:stop or @start:stop:step") from error
+        if not scans:
+            raise DataError(f"'{self.path}' has {len(self.scans)} scans, none of them in @{text}")
+        return replace(self, scans=scans, name=f"{self.name}@{text}")
 
     def has(self, *arrays: str) -> bool:
         """Whether the first scan has all of these arrays."""
@@ -167,7 +190,7 @@ class Folder(ABC):
     @property
     def name(self) -> str:
         """Name of the folder."""
-        return self._content.path.name
+        return self._content.name
 
     @property
     def camera_names(self) -> tuple[str, ...]:

@@ -1,94 +1,84 @@
-"""Scores of adaptation methods on labelled frames."""
+"""Scores of adaptation methods on streams of frames."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ttt_kd_ros.adaptation.settings import AdaptationSettings
-from ttt_kd_ros.errors import DataError
-from ttt_kd_ros.evaluation.metrics import confusion, iou, mean_iou, without_nan
-from ttt_kd_ros.frame import Frame
-from ttt_kd_ros.geometry.pairing import pair_points
-from ttt_kd_ros.geometry.projection import scale_camera
-from ttt_kd_ros.geometry.transforms import transform_points
+from ttt_kd_ros.adaptation.targets import paired_points
+from ttt_kd_ros.evaluation.metrics import confusion, iou
+from ttt_kd_ros.evaluation.protocol import Method, Protocol
+from ttt_kd_ros.evaluation.rows import Row
+from ttt_kd_ros.frame import IGNORE_LABEL, Frame, Segmentation
 from ttt_kd_ros.segmenter import Segmenter
 
-
-@dataclass(frozen=True)
-class Method:
-    """A name and the settings of adaptation that it stands for."""
-
-    name: str
-    settings: AdaptationSettings
+SOURCE = "off"
+"""Mode in which the source model answers."""
 
 
 @dataclass(frozen=True)
-class Row:
-    """Scores of one method with one checkpoint on one data set.
+class Stream:
+    """Frames in the order of time, and the names that their rows get.
 
     Parameters
     ----------
-    data, checkpoint, method, steps
-        What was scored.
-    miou, miou_view
-        Mean IoU over the classes present, of all labelled points and of those in a picture; NaN if there are none.
-    iou
-        IoU of each class, all points; NaN for absent classes.
-    kd_loss_first, kd_loss_last
-        Distillation loss before the first and after the last step, mean over the scans with steps; NaN without steps.
-    ms_per_scan
-        Mean time of a scan [ms].
+    name
+        Name of the data.
+    frames
+        Can be gone through again and again.
     """
 
-    data: str
-    checkpoint: str
-    method: str
-    steps: int
-    miou: float
-    miou_view: float
-    iou: dict[str, float]
-    kd_loss_first: float
-    kd_loss_last: float
-    ms_per_scan: float
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON, None for NaN."""
-        return {name: without_nan(value) for name, value in asdict(self).items()}
+    name: str
+    frames: Iterable[Frame]
 
 
 def evaluate(
-    segmenter: Segmenter, frames: Iterable[Frame], methods: Sequence[Method], *, data: str, checkpoint: str
-) -> list[Row]:
-    """Score methods on the same frames, each from the source weights and in the order of time.
+    segmenter: Segmenter, stream: Stream, method: Method, protocol: Protocol, source: Sequence[NDArray[np.uint8]]
+) -> Iterator[Row]:
+    """Score a method at each of the protocol's numbers of steps, from the source weights and in one pass each.
 
     Parameters
     ----------
     segmenter
-        With its teacher.
-    frames
-        Labelled frames of one drive.
-    methods
+        With its teacher, if the method needs one.
+    stream
+        The frames.
+    method
         What to score.
-    data, checkpoint
-        Names for the rows.
+    protocol
+        Numbers of steps and which points count.
+    source
+        Labels of the source model for each frame (see `source_labels`).
 
-    Raises
+    Yields
     ------
-    DataError
-        If no frame has labels.
+    Row
+        Without the checkpoint's name.
     """
-    labelled = [frame for frame in frames if frame.labels is not None]
-    if not labelled:
-        raise DataError(f"'{data}' has no labels to score against")
-    views = [points_in_view(frame) for frame in labelled]
-    return [_score(segmenter, labelled, views, method, data, checkpoint) for method in methods]
+    counts = protocol.counts(method)
+    passes = [(count,) for count in counts] if method.settings.mode == "online" else [counts]
+    for together in passes:
+        settings = replace(method.settings, steps=together[-1]) if method.settings.mode != SOURCE else method.settings
+        segmenter.configure(settings)
+        segmenter.reset()
+        tallies = [_Tally(segmenter.classes.names, protocol) for _ in together]
+        for frame, before in zip(stream.frames, source, strict=True):
+            seen = points_in_view(frame)
+            for tally, answer in zip(tallies, segmenter.segment_after(frame, together), strict=True):
+                tally.add(frame, answer, seen, before)
+        for count, tally in zip(together, tallies, strict=True):
+            yield tally.row(stream.name, method, count)
+
+
+def source_labels(segmenter: Segmenter, frames: Iterable[Frame]) -> list[NDArray[np.uint8]]:
+    """Labels of the source model for each frame."""
+    segmenter.configure(replace(segmenter.settings, mode=SOURCE))
+    return [segmenter.segment(frame).labels for frame in frames]
 
 
 def points_in_view(frame: Frame) -> NDArray[np.bool_]:
@@ -96,66 +86,76 @@ def points_in_view(frame: Frame) -> NDArray[np.bool_]:
     seen = np.zeros(len(frame.scan.points), dtype=np.bool_)
     finite = np.flatnonzero(np.isfinite(frame.scan.points).all(axis=1))
     points = torch.from_numpy(frame.scan.points[finite])
-    for view in frame.views:
-        camera = scale_camera(view.camera, view.image.shape[1], view.image.shape[0])
-        seen[finite[pair_points(transform_points(view.T_camera_scan, points), camera).points.numpy()]] = True
+    for _, pairs in paired_points(points, frame.views):
+        seen[finite[pairs.points.numpy()]] = True
     return seen
 
 
-def _score(
-    segmenter: Segmenter,
-    frames: Sequence[Frame],
-    views: Sequence[NDArray[np.bool_]],
-    method: Method,
-    data: str,
-    checkpoint: str,
-) -> Row:
-    segmenter.configure(method.settings)
-    segmenter.reset()
-    names = segmenter.classes.names
-    everywhere = np.zeros((len(names), len(names) + 1), dtype=np.int64)
-    in_view = np.zeros_like(everywhere)
-    losses, times = [], []
-    for frame, seen in zip(frames, views, strict=True):
-        result = segmenter.segment(frame)
-        truth = np.asarray(frame.labels)
-        everywhere += confusion(result.labels, truth, len(names))
-        in_view += confusion(result.labels[seen], truth[seen], len(names))
-        times.append(sum(result.timings_ms.values()))
-        if result.adaptation.steps:
-            losses.append((result.adaptation.kd_losses[0], result.adaptation.kd_losses[-1]))
-    first, last = np.mean(losses or [(math.nan, math.nan)], axis=0).tolist()
-    return Row(
-        data,
-        checkpoint,
-        method.name,
-        method.settings.steps if method.settings.mode != "off" else 0,
-        mean_iou(everywhere),
-        mean_iou(in_view),
-        dict(zip(names, iou(everywhere).tolist(), strict=True)),
-        first,
-        last,
-        float(np.mean(times)),
-    )
+@dataclass
+class _Tally:
+    """What is counted while one method goes through a stream."""
 
+    names: tuple[str, ...]
+    protocol: Protocol
+    everywhere: NDArray[np.int64] = field(init=False)
+    in_view: NDArray[np.int64] = field(init=False)
+    by_scan: list[float] = field(default_factory=list)
+    agreement: list[float] = field(default_factory=list)
+    losses: list[tuple[float, float]] = field(default_factory=list)
+    steps: list[int] = field(default_factory=list)
+    adapt_ms: list[float] = field(default_factory=list)
+    total_ms: list[float] = field(default_factory=list)
 
-def methods_from(names: Iterable[str], settings: AdaptationSettings) -> list[Method]:
-    """Methods by name: an adaptation mode each."""
-    return [Method(name, replace(settings, mode=name)) for name in names]
+    def __post_init__(self) -> None:
+        shape = (len(self.names), len(self.names) + 1)
+        self.everywhere, self.in_view = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
 
+    def add(self, frame: Frame, answer: Segmentation, seen: NDArray[np.bool_], source: NDArray[np.uint8]) -> None:
+        valid = answer.labels != IGNORE_LABEL
+        self.agreement.append(float((answer.labels == source)[valid].mean()) if valid.any() else math.nan)
+        if frame.labels is not None:
+            truth = self._counted(frame, frame.labels)
+            scan = confusion(answer.labels, truth, len(self.names))
+            self.everywhere += scan
+            self.in_view += confusion(answer.labels[seen], truth[seen], len(self.names))
+            self.by_scan.append(self._score(scan))
+        report = answer.adaptation
+        if report.steps:
+            self.losses.append((report.kd_losses[0], report.kd_losses[-1]))
+        self.steps.append(report.steps)
+        self.adapt_ms.append(answer.timings_ms.get("teacher", 0.0) + answer.timings_ms.get("adapt", 0.0))
+        self.total_ms.append(sum(answer.timings_ms.values()))
 
-def table(rows: Sequence[Row]) -> str:
-    """Markdown: a line for each data set, mIoU of each method as ``all / view``, mean over checkpoints [%]."""
-    methods = list(dict.fromkeys(row.method for row in rows))
-    lines = ["| data | " + " | ".join(methods) + " |", "|---" * (len(methods) + 1) + "|"]
-    for data in dict.fromkeys(row.data for row in rows):
-        cells = [_cell([row for row in rows if (row.data, row.method) == (data, method)]) for method in methods]
-        lines.append(f"| {data} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    def _counted(self, frame: Frame, labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        if not self.protocol.max_range_m:
+            return labels
+        near = np.linalg.norm(frame.scan.points, axis=1) <= self.protocol.max_range_m
+        return np.where(near, labels, np.uint8(IGNORE_LABEL))
 
+    def _score(self, matrix: NDArray[np.int64]) -> float:
+        scores = iou(matrix)
+        if self.protocol.classes:
+            scores = scores[[self.names.index(name) for name in self.protocol.classes]]
+        present = scores[~np.isnan(scores)]
+        return float(present.mean()) if present.size else math.nan
 
-def _cell(rows: Sequence[Row]) -> str:
-    everywhere, in_view = (100 * np.array([getattr(row, name) for row in rows]) for name in ("miou", "miou_view"))
-    if len(rows) == 1:
-        return f"{everywhere[0]:.1f} / {in_view[0]:.1f}"
-    return f"{everywhere.mean():.1f} ± {everywhere.std():.1f} / {in_view.mean():.1f} ± {in_view.std():.1f}"
+    def row(self, data: str, method: Method, steps: int) -> Row:
+        first, last = np.mean(self.losses or [(math.nan, math.nan)], axis=0).tolist()
+        return Row(
+            data=data,
+            checkpoint="",
+            method=method.name,
+            steps=steps,
+            miou=self._score(self.everywhere),
+            miou_view=self._score(self.in_view),
+            iou=dict(zip(self.names, iou(self.everywhere).tolist(), strict=True)),
+            iou_view=dict(zip(self.names, iou(self.in_view).tolist(), strict=True)),
+            agreement=float(np.mean(self.agreement)),
+            kd_loss_first=first,
+            kd_loss_last=last,
+            steps_taken=float(np.mean(self.steps)),
+            adapt_ms=float(np.mean(self.adapt_ms)),
+            total_ms=float(np.mean(self.total_ms)),
+            miou_by_scan=self.by_scan,
+            agreement_by_scan=self.agreement,
+        )

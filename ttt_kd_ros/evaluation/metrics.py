@@ -67,7 +67,18 @@ def mean_iou(matrix: NDArray[np.int64]) -> float:
 
 
 def without_nan(value: Any) -> Any:
-    """The value for JSON: None in place of NaN, also inside a mapping."""
+    """The value for JSON: None in place of NaN, also inside a mapping or a list."""
     if isinstance(value, Mapping):
         return {key: without_nan(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [without_nan(item) for item in value]
     return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def with_nan(value: Any) -> Any:
+    """The value that `without_nan` was given: NaN in place of None."""
+    if isinstance(value, Mapping):
+        return {key: with_nan(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [with_nan(item) for item in value]
+    return math.nan if value is None else value

@@ -11,7 +11,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ttt_kd_ros.adaptation.settings import MAX_STEPS, MODES, OPTIMIZERS, SCOPES, AdaptationSettings
+from ttt_kd_ros.adaptation.settings import (
+    LOSSES,
+    MAX_STEPS,
+    METHODS,
+    MODES,
+    OPTIMIZERS,
+    SCOPE_DEFAULT,
+    SCOPES,
+    AdaptationSettings,
+)
 from ttt_kd_ros.errors import InputError
 
 Value = bool | int | float | str | tuple[str, ...]
@@ -114,10 +123,42 @@ PARAMETERS: tuple[Parameter, ...] = (
         choices=MODES,
         live=True,
     ),
-    Parameter("adaptation.steps", _ADAPTATION.steps, "Gradient steps on each scan.", (0, MAX_STEPS), live=True),
-    Parameter("adaptation.scope", _ADAPTATION.scope, "Parameters of the network that move.", choices=SCOPES, live=True),
-    Parameter("adaptation.optimizer", _ADAPTATION.optimizer, "Optimizer of the steps.", choices=OPTIMIZERS, live=True),
-    Parameter("adaptation.learning_rate", _ADAPTATION.learning_rate, "Learning rate of the steps.", (0, 1), live=True),
+    Parameter(
+        "adaptation.method",
+        _ADAPTATION.method,
+        "What the steps minimise: `kd` is test-time training by distillation; the others are there to compare with.",
+        choices=METHODS,
+        live=True,
+    ),
+    Parameter(
+        "adaptation.steps",
+        _ADAPTATION.steps,
+        "Gradient steps on each scan; -1: as many as suit the scope.",
+        (-1, MAX_STEPS),
+        live=True,
+    ),
+    Parameter(
+        "adaptation.scope",
+        _ADAPTATION.scope,
+        "Parameters of the network that move: `norm` (scale and shift of the batch norms), `encoder`, `decoder`, "
+        "`lora` (a low-rank change of every convolution) or `all`.",
+        choices=SCOPES,
+        live=True,
+    ),
+    Parameter(
+        "adaptation.optimizer",
+        _ADAPTATION.optimizer,
+        "Optimizer of the steps; `default`: the one that suits the scope.",
+        choices=(SCOPE_DEFAULT, *OPTIMIZERS),
+        live=True,
+    ),
+    Parameter(
+        "adaptation.learning_rate",
+        _ADAPTATION.learning_rate,
+        "Learning rate of the steps; 0: the one that suits the scope.",
+        (0, 1),
+        live=True,
+    ),
     Parameter(
         "adaptation.budget_ms",
         _ADAPTATION.budget_ms,
@@ -126,10 +167,33 @@ PARAMETERS: tuple[Parameter, ...] = (
         live=True,
     ),
     Parameter(
+        "adaptation.loss",
+        _ADAPTATION.loss,
+        "Distance between the network's image features and the teacher's.",
+        choices=LOSSES,
+        live=True,
+    ),
+    Parameter(
         "adaptation.entropy_weight",
         _ADAPTATION.entropy_weight,
         "Weight of the mean entropy of the predictions beside the distillation loss.",
         (0, 100),
+        live=True,
+    ),
+    Parameter(
+        "adaptation.source_weight",
+        _ADAPTATION.source_weight,
+        "Weight of the cross-entropy with the source model's confident labels: ties the adapted model to the source, "
+        "which keeps a good model good and costs most of the gain where the source is confidently wrong.",
+        (0, 1000),
+        live=True,
+    ),
+    Parameter(
+        "adaptation.trust",
+        _ADAPTATION.trust,
+        "A scan is not adapted to if the cosine of the network's image features with the teacher's is less than this "
+        "share of its level in training; 0: every scan is adapted to.",
+        (0, 1),
         live=True,
     ),
     Parameter(

@@ -75,28 +75,35 @@ def load_scans(
     pictured = [(f, i) for f in folders for i in range(len(f)) if f.record(i).pictures]
     if not pictured:
         raise DataError("none of the folders has pictures, which distillation needs; add one that has")
-    chosen = np.unique(np.linspace(0, len(pictured) - 1, _FIT_FRAMES).round().astype(int))
-    frames = [pictured[n][0][pictured[n][1]] for n in progress(chosen.tolist(), "pictures")]
+    chosen = _spread_over_kinds([folder.kind for folder, _ in pictured])
+    frames = [pictured[n][0][pictured[n][1]] for n in progress(chosen, "pictures")]
     reduction = fit_reduction(frames, teacher, target_size, seed)
     scans = []
     for folder in folders:
         for index in progress(range(len(folder)), folder.name):
-            scans.append(_training_scan(folder[index], folder.name, teacher, reduction))
+            scans.append(_training_scan(folder[index], folder, teacher, reduction))
     if not any(scan.labelled for scan in scans):
         raise DataError("none of the folders has labels, which the cross-entropy needs; add one that has")
     return scans, reduction
+
+
+def _spread_over_kinds(kinds: Sequence[str]) -> list[int]:
+    """Numbers of frames to fit to, evenly over the frames of each kind and as many of each as there are."""
+    share = -(-_FIT_FRAMES // len(set(kinds)))
+    places = [[n for n, kind in enumerate(kinds) if kind == wanted] for wanted in sorted(set(kinds))]
+    spread = [np.linspace(0, len(of_kind) - 1, share).round().astype(int) for of_kind in places]
+    return sorted({of_kind[n] for of_kind, chosen in zip(places, spread, strict=True) for n in chosen})
 
 
 def _finite(frame: Frame) -> NDArray[np.bool_]:
     return np.asarray(np.isfinite(frame.scan.points).all(axis=1))
 
 
-def _training_scan(frame: Frame, folder: str, teacher: Teacher, reduction: Reduction) -> TrainingScan:
+def _training_scan(frame: Frame, folder: Folder, teacher: Teacher, reduction: Reduction) -> TrainingScan:
     finite = _finite(frame)
     points = torch.from_numpy(frame.scan.points[finite])
     labels = np.full(len(finite), IGNORE_LABEL, dtype=np.uint8) if frame.labels is None else frame.labels
     with torch.no_grad():
         pairs = point_targets(points, frame.views, teacher, reduction) if frame.views else None
-    return TrainingScan(
-        transform_points(frame.scan.T_base_scan, points), torch.from_numpy(labels[finite]), pairs, folder
-    )
+    base_points = transform_points(frame.scan.T_base_scan, points)
+    return TrainingScan(base_points, torch.from_numpy(labels[finite]), pairs, folder.name, folder.kind)

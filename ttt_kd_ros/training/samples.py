@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
@@ -33,12 +33,15 @@ class TrainingScan:
         Targets of its points; None without pictures.
     folder
         Name of the folder that it comes from.
+    kind
+        Kind of that folder.
     """
 
     points: Tensor
     labels: Tensor
     pairs: PointTargets | None
     folder: str
+    kind: str
 
     @property
     def labelled(self) -> bool:
@@ -57,7 +60,7 @@ def augment(scan: TrainingScan, settings: Augmentation, rng: np.random.Generator
     points = scan.points[kept] @ torch.as_tensor(rotation.T, dtype=torch.float32)
     points = points + torch.from_numpy(rng.normal(0, settings.jitter_m, points.shape).astype(np.float32))
     points[:, 2] += rng.normal(0, settings.height_m)
-    return TrainingScan(points, scan.labels[kept], _select(scan.pairs, kept), scan.folder)
+    return replace(scan, points=points, labels=scan.labels[kept], pairs=_select(scan.pairs, kept))
 
 
 def _select(pairs: PointTargets | None, kept: Tensor) -> PointTargets | None:
@@ -110,7 +113,9 @@ def collate(scans: Sequence[TrainingScan]) -> Batch:
 class Steps(Dataset[Batch]):
     """The batch of each step, drawn and augmented from the seed and the number of the step alone.
 
-    Labelled scans are drawn evenly from the folders, so that a small folder counts as much as a large one.
+    A kind of folder is drawn with a probability that grows with the square root of its number of scans, so that a few
+    recorded drives are not lost among many simulated ones. Within a kind labelled scans are drawn evenly from the
+    folders, so that a small folder counts as much as a large one, and paired scans evenly.
 
     Parameters
     ----------
@@ -124,15 +129,28 @@ class Steps(Dataset[Batch]):
 
     def __init__(self, scans: Sequence[TrainingScan], config: TrainingConfig, seed: int) -> None:
         self._config, self._seed = config, seed
-        self._paired = [s for s in scans if s.pairs is not None]
-        labelled = [s for s in scans if s.labelled]
-        self._folders = [[s for s in labelled if s.folder == name] for name in sorted({s.folder for s in labelled})]
+        self._paired = _by_kind([s for s in scans if s.pairs is not None])
+        self._labelled = _by_kind([s for s in scans if s.labelled])
 
     def __getitem__(self, step: int) -> Batch:
         rng = np.random.default_rng([self._seed, step])
-        chosen = [_choose(rng, self._paired) for _ in range(self._config.paired_per_step)]
-        chosen += [_choose(rng, _choose(rng, self._folders)) for _ in range(self._config.labelled_per_step)]
+        chosen = [_choose(rng, _choose_kind(rng, self._paired)) for _ in range(self._config.paired_per_step)]
+        for _ in range(self._config.labelled_per_step):
+            scans = _choose_kind(rng, self._labelled)
+            folder = _choose(rng, sorted({s.folder for s in scans}))
+            chosen.append(_choose(rng, [s for s in scans if s.folder == folder]))
         return collate([augment(scan, self._config.augmentation, rng) for scan in chosen])
+
+
+def _by_kind(scans: Sequence[TrainingScan]) -> list[list[TrainingScan]]:
+    return [[s for s in scans if s.kind == kind] for kind in sorted({s.kind for s in scans})]
+
+
+def _choose_kind(rng: np.random.Generator, kinds: Sequence[list[TrainingScan]]) -> list[TrainingScan]:
+    if len(kinds) == 1:
+        return kinds[0]
+    weights = np.sqrt([len(scans) for scans in kinds])
+    return kinds[int(rng.choice(len(kinds), p=weights / weights.sum()))]
 
 
 def _choose(rng: np.random.Generator, items: Sequence[T]) -> T:

@@ -1,0 +1,76 @@
+"""All that an evaluation runs: checkpoints, streams and methods, without what an earlier run has left."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ttt_kd_ros.adaptation.settings import AdaptationSettings
+from ttt_kd_ros.classes import ClassList
+from ttt_kd_ros.evaluation.evaluate import Stream, evaluate, source_labels
+from ttt_kd_ros.evaluation.protocol import Method, Protocol
+from ttt_kd_ros.evaluation.rows import Row
+from ttt_kd_ros.frame import Frame
+from ttt_kd_ros.segmenter import Segmenter
+
+SOURCE_ONLY = Method("source-only", AdaptationSettings(mode="off"))
+"""Networks trained without distillation, as they are."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """A stream that is opened when it is needed: `open` takes a checkpoint and its classes."""
+
+    name: str
+    open: Callable[[Path, ClassList], Iterable[Frame]]
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One method with one checkpoint on one stream."""
+
+    checkpoint: Path
+    data: Data
+    method: Method
+
+
+def missing(
+    checkpoints: Sequence[Path],
+    source_only: Sequence[Path],
+    data: Sequence[Data],
+    protocol: Protocol,
+    rows: Sequence[Row],
+) -> list[Unit]:
+    """What is to be run, in an order in which checkpoints and streams follow one another; what has rows is left out."""
+    there = {(Path(row.checkpoint), row.data, row.method, row.steps) for row in rows}
+    units = [(c, d, m) for c in checkpoints for d in data for m in protocol.methods]
+    units += [(c, d, SOURCE_ONLY) for c in source_only for d in data]
+    return [
+        Unit(c, d, m)
+        for c, d, m in units
+        if any((c, d.name, m.name, count) not in there for count in protocol.counts(m))
+    ]
+
+
+def run(units: Sequence[Unit], protocol: Protocol, load: Callable[[Path], Segmenter]) -> Iterator[list[Row]]:
+    """Rows of each unit in turn; a checkpoint is loaded and a stream opened once for the units that follow one another.
+
+    Parameters
+    ----------
+    units
+        From `missing`.
+    protocol
+        Numbers of steps and which points count.
+    load
+        Loads a checkpoint.
+    """
+    checkpoint, data = None, None
+    for unit in units:
+        if unit.checkpoint != checkpoint:
+            checkpoint, data, segmenter = unit.checkpoint, None, load(unit.checkpoint)
+        if unit.data is not data:
+            data, stream = unit.data, Stream(unit.data.name, unit.data.open(checkpoint, segmenter.classes))
+            source = source_labels(segmenter, stream.frames)
+        rows = evaluate(segmenter, stream, unit.method, protocol, source)
+        yield [replace(row, checkpoint=str(unit.checkpoint)) for row in rows]

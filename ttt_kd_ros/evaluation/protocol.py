@@ -1,0 +1,124 @@
+"""What an evaluation runs: methods, numbers of steps, and which points count."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ttt_kd_ros.adaptation.settings import AdaptationSettings
+from ttt_kd_ros.errors import InputError
+from ttt_kd_ros.share import config_file
+
+
+@dataclass(frozen=True)
+class Method:
+    """A name and the settings of adaptation that it stands for."""
+
+    name: str
+    settings: AdaptationSettings
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How methods are scored.
+
+    Parameters
+    ----------
+    methods
+        What is scored; where a method leaves the steps open (-1), it is scored at each of `steps`.
+    steps
+        Numbers of gradient steps on each scan, rising.
+    max_range_m
+        Points farther from the sensor do not count; 0 counts all.
+    classes
+        Classes whose mean is the score; empty for all that the ground truth holds.
+
+    Raises
+    ------
+    InputError
+        If there is no method, two have the same name or a value is out of range.
+    """
+
+    methods: tuple[Method, ...]
+    steps: tuple[int, ...] = (10,)
+    max_range_m: float = 0.0
+    classes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        names = [method.name for method in self.methods]
+        if not names or len(set(names)) < len(names):
+            raise InputError("a protocol needs methods with names that differ")
+        if not self.steps or min(self.steps) < 1 or list(self.steps) != sorted(set(self.steps)):
+            raise InputError(f"the protocol's steps {list(self.steps)} must be positive and rising")
+        if not self.max_range_m >= 0:
+            raise InputError(f"the protocol's max_range_m is {self.max_range_m}; it cannot be negative")
+
+    @property
+    def source(self) -> str:
+        """Name of the method that is the source model, which gains are taken over; empty without one."""
+        return next((method.name for method in self.methods if method.settings.mode == "off"), "")
+
+    def counts(self, method: Method) -> tuple[int, ...]:
+        """Numbers of steps at which a method is scored."""
+        if method.settings.mode == "off":
+            return (0,)
+        return self.steps if method.settings.steps < 0 else (method.settings.steps,)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON; of each method what differs from the defaults."""
+        default = AdaptationSettings()
+        methods = {
+            method.name: {
+                f.name: getattr(method.settings, f.name)
+                for f in fields(default)
+                if getattr(method.settings, f.name) != getattr(default, f.name)
+            }
+            for method in self.methods
+        }
+        plain = {"steps": list(self.steps), "max_range_m": self.max_range_m, "classes": list(self.classes)}
+        return {"methods": methods, **plain}
+
+
+def load_protocol(name: str | Path) -> Protocol:
+    """Protocol from a YAML file or one of the installed ones (``config/evaluation``).
+
+    Raises
+    ------
+    InputError
+        If it does not exist, names an unknown key or a value is out of range.
+    """
+    path = config_file("evaluation", name)
+    try:
+        values: dict[str, Any] = dict(yaml.safe_load(path.read_text()))
+        methods = tuple(_method(name, given) for name, given in dict(values.pop("methods")).items())
+        steps, classes = tuple(values.pop("steps", (10,))), tuple(values.pop("classes", ()))
+        return Protocol(methods, steps, classes=classes, **values)
+    except (InputError, TypeError, ValueError, KeyError, AttributeError, yaml.YAMLError) as error:
+        raise InputError(f"{path}: {error}") from error
+
+
+def narrowed(protocol: Protocol, methods: Sequence[str] | None, steps: Sequence[int] | None) -> Protocol:
+    """Some methods of a protocol, at other numbers of steps; None keeps the protocol's.
+
+    Raises
+    ------
+    InputError
+        If it has no such method or the steps do not rise.
+    """
+    known = {method.name: method for method in protocol.methods}
+    unknown = set(methods or ()) - known.keys()
+    if unknown:
+        raise InputError(f"the protocol has no method {', '.join(sorted(unknown))}, only {', '.join(known)}")
+    chosen = tuple(known[name] for name in methods) if methods else protocol.methods
+    return replace(protocol, methods=chosen, steps=tuple(steps) if steps else protocol.steps)
+
+
+def _method(name: str, given: Mapping[str, Any] | None) -> Method:
+    unknown = set(given or {}) - {f.name for f in fields(AdaptationSettings)}
+    if unknown:
+        raise InputError(f"method '{name}' has unknown settings: {', '.join(sorted(unknown))}")
+    return Method(str(name), AdaptationSettings(**(given or {})))
