@@ -1,6 +1,7 @@
 """Scores of adaptation modes."""
 
 import math
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
@@ -159,7 +160,7 @@ class TestCampaign:
 
         def load(path):
             loaded.append(path)
-            return Segmenter(network, StripesTeacher(), SETTINGS)
+            return Segmenter(deepcopy(network), StripesTeacher(), SETTINGS)
 
         data = [Data(name, lambda checkpoint, classes, n=name: opened.append(n) or frames) for name in ("a", "b")]
         units = missing([Path("joint")], [Path("plain")], data, self.PROTOCOL, known)

@@ -5,11 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
-from ttt_kd_ros.adaptation.targets import PointTargets
+from ttt_kd_ros.adaptation.objective import distillation_loss
+from ttt_kd_ros.adaptation.targets import PointTargets, voxel_targets
 from ttt_kd_ros.errors import InputError
 from ttt_kd_ros.frame import IGNORE_LABEL
 from ttt_kd_ros.model.network import Network
+from ttt_kd_ros.training.adaptability import adaptability, mean_adaptability
 from ttt_kd_ros.training.config import Augmentation, TrainingConfig, load_training_config
 from ttt_kd_ros.training.samples import (
     Steps,
@@ -142,6 +145,34 @@ def test_a_configuration_that_cannot_be_used_is_refused_by_file_and_reason(tmp_p
         load_training_config(path)
 
 
+class TestAdaptability:
+    def test_the_gradient_cosine_says_whether_distillation_and_cross_entropy_pull_the_same_way(
+        self, network, street_points
+    ):
+        """Beside backward passes of the two losses on the whole scan, all of which lies in the margin."""
+        scan = training_scan(street_points[street_points[:, 0] > 3])
+        found = adaptability(network, scan)
+        gradients = []
+        network.requires_grad_(True)
+        for term in ("distillation", "cross-entropy"):
+            voxels = network.voxel_input(scan.points)
+            logits, features = network(voxels)
+            labels = voxel_labels(scan.labels, voxels.grid.inverse, len(voxels.grid), 6)
+            distillation = distillation_loss(features, voxel_targets(scan.pairs, voxels.grid.inverse))
+            loss = distillation if term == "distillation" else F.cross_entropy(logits, labels, ignore_index=255)
+            network.zero_grad()
+            loss.backward()
+            gradients.append(torch.cat([p.grad.flatten() for p in network.backbone.parameters()]))
+        expected = gradients[0] @ gradients[1] / gradients[0].norm() / gradients[1].norm()
+        assert found.gradient_cosine == pytest.approx(expected.item(), abs=1e-4)
+        assert found.kd_cosine == pytest.approx(1 - distillation.item(), abs=1e-5)
+
+    def test_the_mean_weighs_scans_evenly(self, network, street_points):
+        scans = [training_scan(street_points), training_scan(street_points[:3000])]
+        each = [adaptability(network, scan).kd_cosine for scan in scans]
+        assert mean_adaptability(network, scans).kd_cosine == pytest.approx(sum(each) / 2)
+
+
 class TestRun:
     """With Lightning."""
 
@@ -158,10 +189,14 @@ class TestRun:
         torch.manual_seed(0)
         return Network(network_config)
 
-    def test_training_lowers_both_losses(self, joint, network_config, scans, config, tmp_path):
+    def test_training_lowers_both_losses_and_logs_how_well_the_network_can_be_adapted(
+        self, joint, network_config, scans, config, street_points, tmp_path
+    ):
         network = self.fresh(network_config)
         before = joint.mean_kd_cosine(network.eval(), scans)
-        joint.train(network, scans, replace(config, steps=30), 0, tmp_path, resume=False)
+        held_out = [training_scan(street_points)]
+        joint.train(network, scans, replace(config, steps=30), 0, tmp_path, resume=False, held_out=held_out)
+        assert "gradient_cosine" in (tmp_path / "metrics.csv").read_text()
         assert joint.mean_kd_cosine(network, scans) > before + 0.2
         voxels = network.voxel_input(scans[0].points)
         with torch.no_grad():

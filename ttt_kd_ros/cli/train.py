@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 HELP = "train a network on labelled and paired scans"
 EPILOG = """
@@ -19,7 +20,12 @@ writes model/model.safetensors, and model/last.ckpt to go on from with --resume.
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the subcommand."""
-    parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="data folder")
+    parser.add_argument("folders", nargs="+", metavar="FOLDER", help="data folder, or part of one (FOLDER@6:20)")
+    parser.add_argument(
+        "--held-out", nargs="+", default=[], metavar="FOLDER",
+        help="folders with labels and pictures that are not trained on, to measure on how well the network can be "
+        "adapted",
+    )  # fmt: skip
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="directory for the model and its state")
     parser.add_argument(
         "--config", default="street6", metavar="NAME|FILE", help="training configuration (default: %(default)s)"
@@ -51,9 +57,10 @@ def run(args: argparse.Namespace) -> int:
     from ttt_kd_ros.model.checkpoint import save_checkpoint
     from ttt_kd_ros.model.network import Network, NetworkConfig, TeacherSpec
     from ttt_kd_ros.teacher.load import load_teacher
+    from ttt_kd_ros.training.adaptability import mean_adaptability
     from ttt_kd_ros.training.config import load_training_config
     from ttt_kd_ros.training.joint import mean_kd_cosine, train
-    from ttt_kd_ros.training.prepare import load_scans
+    from ttt_kd_ros.training.prepare import held_out_scans, load_scans
 
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     config = load_training_config(args.config)
@@ -62,19 +69,31 @@ def run(args: argparse.Namespace) -> int:
     folders = [open_folder(folder, config.classes) for folder in args.folders]
     teacher = load_teacher(args.teacher, long_side=args.long_side)
     scans, reduction = load_scans(folders, teacher, config.target_size, args.seed, _progress)
+    held_out_folders = [open_folder(folder, config.classes) for folder in args.held_out]
+    held_out = held_out_scans(held_out_folders, teacher, reduction, _progress)
     spec = TeacherSpec(teacher.name, args.teacher, teacher.long_side, teacher.feature_size)
     torch.manual_seed(args.seed)
     network = Network(NetworkConfig(config.classes, spec, config.voxel_size, config.target_size, config.unet))
     network.reduction.load_state_dict(reduction.state_dict())
-    train(network, scans, config, args.seed, args.out, args.resume)
-    training = {
+    train(network, scans, config, args.seed, args.out, args.resume, held_out)
+    training: dict[str, Any] = {
         "kd_cosine": mean_kd_cosine(network, scans),
         "seed": args.seed,
         "steps": config.steps,
         "folders": [folder.name for folder in folders],
     }
+    if held_out:
+        training["held_out"] = {"folders": [folder.name for folder in held_out_folders]} | asdict(
+            mean_adaptability(network, held_out)
+        )
     save_checkpoint(args.out / "model.safetensors", network, training)
     print(f"cosine of ρ_2D with the teacher on the training pairs: {training['kd_cosine']:.3f}")
+    if held_out:
+        found = training["held_out"]
+        print(
+            f"held out: cosine of ρ_2D with the teacher {found['kd_cosine']:.3f}, of the gradients of distillation and "
+            f"cross-entropy {found['gradient_cosine']:.3f}"
+        )
     print(args.out / "model.safetensors")
     return 0
 

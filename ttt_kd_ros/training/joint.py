@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import lightning
 import torch
 import torch.nn.functional as F
 from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.loggers import CSVLogger
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -18,6 +20,7 @@ from ttt_kd_ros.adaptation.targets import voxel_targets
 from ttt_kd_ros.errors import InputError
 from ttt_kd_ros.frame import IGNORE_LABEL
 from ttt_kd_ros.model.network import Network
+from ttt_kd_ros.training.adaptability import mean_adaptability
 from ttt_kd_ros.training.config import TrainingConfig
 from ttt_kd_ros.training.samples import Batch, Steps, TrainingScan, class_weights, voxel_labels
 
@@ -36,16 +39,26 @@ class JointTraining(lightning.LightningModule):
         Settings.
     scans
         Training scans; at least one has labels and one has pairs.
+    held_out
+        Scans with labels and pairs that are not trained on, may be none.
     seed
         Seed of the batches.
     """
 
     _weights: Tensor
 
-    def __init__(self, network: Network, config: TrainingConfig, scans: Sequence[TrainingScan], seed: int) -> None:
+    def __init__(
+        self,
+        network: Network,
+        config: TrainingConfig,
+        scans: Sequence[TrainingScan],
+        held_out: Sequence[TrainingScan],
+        seed: int,
+    ) -> None:
         super().__init__()
         self.network = network
         self._config = config
+        self._held_out = held_out
         self._steps = Steps(scans, config, seed)
         self.register_buffer("_weights", class_weights(scans, len(config.classes.names)))
 
@@ -69,6 +82,13 @@ class JointTraining(lightning.LightningModule):
         self.log_dict({"ce": cross_entropy, "kd": distillation}, prog_bar=True, batch_size=1)
         return cross_entropy + self._config.kd_weight * distillation
 
+    def on_train_epoch_end(self) -> None:
+        """Log how well the network can be adapted, on the scans that it does not see."""
+        if self._held_out:
+            self.network.eval()
+            self.log_dict(asdict(mean_adaptability(self.network, self._held_out)), prog_bar=True)
+            self.network.train()
+
     def configure_optimizers(self) -> Any:
         """AdamW with a one-cycle schedule over all steps."""
         optimizer = torch.optim.AdamW(
@@ -81,7 +101,13 @@ class JointTraining(lightning.LightningModule):
 
 
 def train(
-    network: Network, scans: Sequence[TrainingScan], config: TrainingConfig, seed: int, directory: Path, resume: bool
+    network: Network,
+    scans: Sequence[TrainingScan],
+    config: TrainingConfig,
+    seed: int,
+    directory: Path,
+    resume: bool,
+    held_out: Sequence[TrainingScan] = (),
 ) -> None:
     """Train a network in place.
 
@@ -99,6 +125,8 @@ def train(
         Where the state is kept every `STEPS_PER_EPOCH` steps, as ``last.ckpt``.
     resume
         Go on from that state.
+    held_out
+        Scans with labels and pairs to measure adaptability on each time the state is kept; ``metrics.csv`` has it.
 
     Raises
     ------
@@ -108,13 +136,13 @@ def train(
     state = directory / "last.ckpt"
     if resume and not state.is_file():
         raise InputError(f"there is nothing to resume in {directory}: {state.name} does not exist")
-    module = JointTraining(network, config, scans, seed)
+    module = JointTraining(network, config, scans, held_out, seed)
     trainer = lightning.Trainer(
         accelerator="auto",
         devices=1,
         max_epochs=-(-config.steps // STEPS_PER_EPOCH),
         reload_dataloaders_every_n_epochs=1,
-        logger=False,
+        logger=CSVLogger(directory, name="", version="", flush_logs_every_n_steps=STEPS_PER_EPOCH),
         log_every_n_steps=1,
         enable_model_summary=False,
         default_root_dir=directory,

@@ -87,6 +87,29 @@ def load_scans(
     return scans, reduction
 
 
+def held_out_scans(
+    folders: Sequence[Folder], teacher: Teacher, reduction: Reduction, progress: Progress
+) -> list[TrainingScan]:
+    """Scans of the folders that have labels and pictures.
+
+    Raises
+    ------
+    DataError
+        If a folder has no such scan.
+    """
+    found = []
+    for folder in folders:
+        with_pictures = [index for index in range(len(folder)) if folder.record(index).pictures]
+        scans = [
+            _training_scan(folder[index], folder, teacher, reduction) for index in progress(with_pictures, folder.name)
+        ]
+        usable = [scan for scan in scans if scan.labelled]
+        if not usable:
+            raise DataError(f"held-out folder '{folder.name}' has no scan with labels and pictures")
+        found += usable
+    return found
+
+
 def _spread_over_kinds(kinds: Sequence[str]) -> list[int]:
     """Numbers of frames to fit to, evenly over the frames of each kind and as many of each as there are."""
     share = -(-_FIT_FRAMES // len(set(kinds)))
