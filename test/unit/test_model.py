@@ -107,7 +107,7 @@ def test_the_height_feature_is_the_mean_height_over_ground(network_config, stree
 def test_a_crop_is_the_input_of_the_points_in_the_kept_voxels(network_config, street_points):
     voxels = voxel_input(street_points, 0.5, network_config.unet)
     keep = unpack(voxels.grid.keys)[:, 1] < 30
-    cropped = crop(voxels, keep, network_config.unet)
+    cropped = crop(voxels, keep)
     kept_points = keep[voxels.grid.inverse]
     expected = voxel_input(street_points[kept_points], 0.5, network_config.unet)
     assert torch.equal(cropped.grid.keys, expected.grid.keys)

@@ -97,7 +97,7 @@ class AdaptationSession:
         """
         seeds = voxel_targets(pairs, voxels.grid.inverse).voxels
         distance = self.settings.margin_m / self._network.config.voxel_size
-        view = crop(voxels, near_voxels(voxels.grid, seeds, distance), self._network.config.unet)
+        view = crop(voxels, near_voxels(voxels.grid, seeds, distance))
         before = _copy(self._parameters)
         try:
             for parameter in self._parameters:
