@@ -22,10 +22,11 @@ ALLOWED = {
     "data": {"frame", "geometry"},
     "training": {"frame", "geometry", "sparse", "model", "teacher", "adaptation", "segmenter", "data"},
     "evaluation": {"frame", "geometry", "sparse", "model", "teacher", "adaptation", "segmenter", "data"},
+    "benchmark": {"frame", "geometry", "sparse", "model", "teacher", "adaptation", "segmenter", "data"},
     "ros": {"frame", "geometry", "adaptation", "segmenter"},
     "replay": {"frame", "geometry", "model", "adaptation", "segmenter", "data", "evaluation", "ros"},
     "cli": {"frame", "geometry", "model", "teacher", "adaptation", "segmenter", "data", "training", "evaluation",
-            "replay"},
+            "benchmark", "replay"},
 }  # fmt: skip
 EVERYWHERE = {"errors", "classes", "share"}
 MODULES = sorted(PACKAGE.rglob("*.py"))

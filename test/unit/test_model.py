@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from ttt_kd_ros.benchmark.plain import plain_backbone
 from ttt_kd_ros.errors import CheckpointError, InputError
 from ttt_kd_ros.model.checkpoint import Manifest, load_checkpoint, load_manifest, save_checkpoint
 from ttt_kd_ros.model.network import Network
@@ -31,6 +32,19 @@ def test_the_gradients_of_the_whole_unet_equal_finite_differences():
     smooth = (p.detach() + 0.05 * torch.randn_like(p) for p in parameters)
     inputs = (features, *(p.requires_grad_() for p in smooth))
     assert torch.autograd.gradcheck(output, inputs, eps=1e-7, atol=1e-5, rtol=1e-5, fast_mode=True)
+
+
+@pytest.mark.parametrize("training", [False, True], ids=["evaluation", "training"])
+def test_the_unet_and_its_gradients_equal_the_plain_one(network, street_points, training):
+    unet = network.backbone.double().train(training)
+    voxels = network.voxel_input(street_points)
+    features, parameters = voxels.features.double(), tuple(unet.parameters())
+    results = []
+    for forward in (unet, lambda *inputs: plain_backbone(unet, *inputs)):
+        output = forward(features, voxels.pyramid)
+        results.append([output, *torch.autograd.grad((output * features[:, :1]).square().mean(), parameters)])
+    for fast, plain in zip(*results, strict=True):
+        assert (fast - plain).norm() <= 1e-10 * plain.norm() + 1e-15
 
 
 @pytest.mark.parametrize(
@@ -93,7 +107,7 @@ def test_the_height_feature_is_the_mean_height_over_ground(network_config, stree
 def test_a_crop_is_the_input_of_the_points_in_the_kept_voxels(network_config, street_points):
     voxels = voxel_input(street_points, 0.5, network_config.unet)
     keep = unpack(voxels.grid.keys)[:, 1] < 30
-    cropped = crop(voxels, keep, network_config.unet)
+    cropped = crop(voxels, keep)
     kept_points = keep[voxels.grid.inverse]
     expected = voxel_input(street_points[kept_points], 0.5, network_config.unet)
     assert torch.equal(cropped.grid.keys, expected.grid.keys)

@@ -4,9 +4,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from ttt_kd_ros.sparse.convolution import sparse_convolution
+from ttt_kd_ros.benchmark.plain import plain_convolution
+from ttt_kd_ros.sparse.convolution import convolution_norm_relu, sparse_convolution
 from ttt_kd_ros.sparse.kernel_map import downsampling_map, pack, submanifold_map, unpack
-from ttt_kd_ros.sparse.voxels import voxelise
+from ttt_kd_ros.sparse.voxels import build_pyramid, crop_pyramid, voxelise
 
 SIZE = 10
 
@@ -72,7 +73,7 @@ def test_inverse_convolution_and_its_gradients_equal_a_dense_transposed_convolut
     coordinates = random_voxels(2)
     coarse_keys, kernel_map = downsampling_map(pack(coordinates))
     features, weight = leaves(len(coarse_keys), 8)
-    sparse = sparse_convolution(features, weight, kernel_map.transposed())
+    sparse = sparse_convolution(features, weight, kernel_map.transposed)
     kernel = weight.view(2, 2, 2, 5, 4).permute(3, 4, 0, 1, 2)
     coarse = to_dense(unpack(coarse_keys), features, size=SIZE // 2)
     dense = at(F.conv_transpose3d(coarse, kernel, stride=2), coordinates)
@@ -92,6 +93,77 @@ def test_maps_do_not_depend_on_where_the_voxels_are():
         assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
     for a, b in zip(downsampling_map(pack(here))[1].pairs, downsampling_map(pack(there))[1].pairs, strict=True):
         assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+@pytest.mark.parametrize("residual", [False, True], ids=["alone", "with residual"])
+@pytest.mark.parametrize("kernel", ["submanifold", "strided", "inverse"])
+def test_the_fused_operation_equals_the_plain_ones_one_after_the_other(kernel, residual):
+    keys = pack(random_voxels(10))
+    down = downsampling_map(keys)[1]
+    kernel_map = {"submanifold": submanifold_map(keys, 3), "strided": down, "inverse": down.transposed}[kernel]
+    features, weight = leaves(kernel_map.inputs, len(kernel_map.counts))
+    scale, shift = (torch.linspace(-1, 2, 4, dtype=torch.float64).roll(i).requires_grad_() for i in (0, 1))
+    added = torch.randn(kernel_map.outputs, 4, dtype=torch.float64).requires_grad_() if residual else None
+    inputs = [t for t in (features, weight, scale, shift, added) if t is not None]
+    fused = convolution_norm_relu(features, weight, scale, shift, kernel_map, added)
+    plain = plain_convolution(features, weight, kernel_map) * scale + shift
+    plain = torch.relu(plain if added is None else plain + added)
+    assert_equal([fused, *gradients(fused, *inputs)], [plain, *gradients(plain, *inputs)])
+
+
+@pytest.mark.parametrize("needed", range(5), ids=["features", "weight", "scale", "shift", "residual"])
+def test_the_fused_operation_computes_each_gradient_without_the_others(needed):
+    kernel_map = submanifold_map(pack(random_voxels(11)), 3)
+    features, weight = leaves(kernel_map.inputs, 27)
+    scale, shift = torch.rand(4, dtype=torch.float64), torch.rand(4, dtype=torch.float64)
+    values = [features.detach(), weight.detach(), scale, shift, torch.rand(kernel_map.outputs, 4, dtype=torch.float64)]
+
+    def gradient(indices):
+        inputs = [v.clone().requires_grad_(i in indices) for i, v in enumerate(values)]
+        output = convolution_norm_relu(*inputs[:4], kernel_map, inputs[4])
+        return output, gradients(output, *(inputs[i] for i in indices))
+
+    (output, alone), (output_of_all, together) = gradient([needed]), gradient(range(5))
+    assert torch.equal(output, output_of_all)
+    assert torch.equal(alone[0], together[needed])
+
+
+def test_the_convolution_equals_the_plain_one():
+    kernel_map = submanifold_map(pack(random_voxels(12)), 3)
+    features, weight = leaves(kernel_map.inputs, 27)
+    fast, plain = (f(features, weight, kernel_map) for f in (sparse_convolution, plain_convolution))
+    assert_equal([fast, *gradients(fast, features, weight)], [plain, *gradients(plain, features, weight)])
+
+
+def test_a_convolution_does_not_disturb_the_result_of_the_one_before():
+    kernel_map = submanifold_map(pack(random_voxels(13)), 3)
+    features, weight = leaves(kernel_map.inputs, 27)
+    first = sparse_convolution(features, weight, kernel_map)
+    copy = first.detach().clone()
+    sparse_convolution(features + 1, weight, kernel_map)
+    assert torch.equal(first, copy)
+
+
+def assert_same_map(a, b):
+    assert (a.counts, a.inputs, a.outputs) == (b.counts, b.inputs, b.outputs)
+    for one, other in ((a, b), (a.transposed, b.transposed)):
+        assert torch.equal(one.sources, other.sources)
+        assert torch.equal(one.targets, other.targets)
+        assert torch.equal(one.by_target.pairs, other.by_target.pairs)
+        assert torch.equal(one.by_target.bounds, other.by_target.bounds)
+
+
+@pytest.mark.parametrize("share", [0, 0.01, 0.4, 1])
+@pytest.mark.parametrize("stem_kernel_size", [3, 5])
+def test_maps_cut_for_some_voxels_are_those_that_would_be_built_for_them(share, stem_kernel_size):
+    keys = pack(random_voxels(14))
+    keep = torch.rand(len(keys), generator=torch.Generator().manual_seed(15)) < share
+    keep[0] = True
+    cut = crop_pyramid(build_pyramid(keys, 3, stem_kernel_size), keep)
+    built = build_pyramid(keys[keep], 3, stem_kernel_size)
+    assert (cut.stem is cut.neighbours[0]) == (stem_kernel_size == 3)
+    for a, b in zip((cut.stem, *cut.neighbours, *cut.down), (built.stem, *built.neighbours, *built.down), strict=True):
+        assert_same_map(a, b)
 
 
 def test_repeated_convolutions_on_two_threads_are_equal_to_the_bit():

@@ -123,7 +123,7 @@ class AdaptationSession:
         """
         seeds = voxel_targets(pairs, voxels.grid.inverse).voxels
         distance = self.settings.margin_m / self._network.config.voxel_size
-        view = crop(voxels, near_voxels(voxels.grid, seeds, distance), self._network.config.unet)
+        view = crop(voxels, near_voxels(voxels.grid, seeds, distance))
         targets = voxel_targets(pairs, view.grid.inverse)
         before = _copy(self._network.backbone)
         loss = objective(self.settings, targets, lambda: self._source_logits(view, before))

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ttt_kd_ros.errors import InputError
-from ttt_kd_ros.sparse.convolution import SparseConvolution
+from ttt_kd_ros.sparse.convolution import SparseConvolution, convolution_norm_relu
 from ttt_kd_ros.sparse.kernel_map import KernelMap
 from ttt_kd_ros.sparse.voxels import Pyramid
 
@@ -69,6 +70,26 @@ class UNetConfig:
         return len(self.encoder) + 1
 
 
+def _conv_norm_relu(
+    convolution: SparseConvolution,
+    norm: nn.BatchNorm1d,
+    features: Tensor,
+    kernel_map: KernelMap,
+    residual: Tensor | None = None,
+) -> Tensor:
+    if not norm.training:
+        return convolution_norm_relu(features, convolution.weight, *_affine(norm), kernel_map, residual)
+    normed = norm(convolution(features, kernel_map))
+    return torch.relu(normed if residual is None else normed + residual)
+
+
+def _affine(norm: nn.BatchNorm1d) -> tuple[Tensor, Tensor]:
+    """Scale and shift of a batch norm with fixed statistics."""
+    mean, variance = cast(Tensor, norm.running_mean), cast(Tensor, norm.running_var)
+    scale = norm.weight * torch.rsqrt(variance + norm.eps)
+    return scale, torch.addcmul(norm.bias, mean, scale, value=-1)
+
+
 class _ConvNormReLU(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, offsets: int) -> None:
         super().__init__()
@@ -76,7 +97,21 @@ class _ConvNormReLU(nn.Module):
         self.norm = nn.BatchNorm1d(out_channels)
 
     def forward(self, features: Tensor, kernel_map: KernelMap) -> Tensor:
-        return torch.relu(self.norm(self.convolution(features, kernel_map)))
+        return _conv_norm_relu(self.convolution, self.norm, features, kernel_map)
+
+
+class _LinearNorm(nn.Sequential):
+    """A linear layer and its batch norm, one product where the statistics are fixed."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(nn.Linear(in_channels, out_channels, bias=False), nn.BatchNorm1d(out_channels))
+
+    def forward(self, features: Tensor) -> Tensor:
+        linear, norm = cast(tuple[nn.Linear, nn.BatchNorm1d], tuple(self))
+        if norm.training:
+            return norm(linear(features))
+        scale, shift = _affine(norm)
+        return F.linear(features, linear.weight * scale[:, None], shift)
 
 
 class _ResidualBlock(nn.Module):
@@ -85,15 +120,12 @@ class _ResidualBlock(nn.Module):
         self.first = _ConvNormReLU(in_channels, out_channels, 27)
         self.second = SparseConvolution(out_channels, out_channels, 27)
         self.norm = nn.BatchNorm1d(out_channels)
-        self.shortcut: nn.Module = nn.Identity()
-        if in_channels != out_channels:
-            self.shortcut = nn.Sequential(
-                nn.Linear(in_channels, out_channels, bias=False), nn.BatchNorm1d(out_channels)
-            )
+        same = in_channels == out_channels
+        self.shortcut: nn.Module = nn.Identity() if same else _LinearNorm(in_channels, out_channels)
 
     def forward(self, features: Tensor, neighbours: KernelMap) -> Tensor:
-        residual = self.norm(self.second(self.first(features, neighbours), neighbours))
-        return torch.relu(residual + self.shortcut(features))
+        hidden = self.first(features, neighbours)
+        return _conv_norm_relu(self.second, self.norm, hidden, neighbours, self.shortcut(features))
 
 
 class _Stage(nn.Module):
@@ -161,5 +193,5 @@ class SparseUNet(nn.Module):
         for stage, down, neighbours in zip(
             self.decoder, reversed(pyramid.down), reversed(pyramid.neighbours[:-1]), strict=True
         ):
-            features = stage(features, down.transposed(), neighbours, skips.pop())
+            features = stage(features, down.transposed, neighbours, skips.pop())
         return features

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ttt_kd_ros.model.unet import UNetConfig
 from ttt_kd_ros.sparse.kernel_map import unpack
-from ttt_kd_ros.sparse.voxels import Pyramid, VoxelGrid, build_pyramid, voxelise
+from ttt_kd_ros.sparse.voxels import Pyramid, VoxelGrid, build_pyramid, crop_pyramid, voxelise
 
 FEATURES = ("one", "height", "offset x", "offset y", "offset z")
 """Input features of a voxel, means over its points: 1, height over ground [m], offset from its centre [voxels]."""
@@ -56,13 +56,12 @@ def voxel_input(points: Tensor, voxel_size: float, unet: UNetConfig, batch: Tens
     return VoxelInput(grid, features, build_pyramid(grid.keys, unet.depth, unet.stem_kernel_size))
 
 
-def crop(voxels: VoxelInput, keep: Tensor, unet: UNetConfig) -> VoxelInput:
-    """The voxels selected by the (V,) bool mask `keep`, with kernel maps of their own.
+def crop(voxels: VoxelInput, keep: Tensor) -> VoxelInput:
+    """The voxels selected by the (V,) bool mask `keep`, their kernel maps cut from those of all voxels.
 
     The points' voxel is -1 where it was left out.
     """
     rank = torch.cumsum(keep, dim=0) - 1
     inverse = torch.where(keep, rank, -1)[voxels.grid.inverse]
-    keys = voxels.grid.keys[keep]
-    grid = VoxelGrid(keys, inverse, voxels.grid.counts[keep])
-    return VoxelInput(grid, voxels.features[keep], build_pyramid(keys, unet.depth, unet.stem_kernel_size))
+    grid = VoxelGrid(voxels.grid.keys[keep], inverse, voxels.grid.counts[keep])
+    return VoxelInput(grid, voxels.features[keep], crop_pyramid(voxels.pyramid, keep))

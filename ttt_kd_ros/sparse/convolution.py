@@ -1,58 +1,123 @@
-"""Sparse convolutions with exact gradients in plain PyTorch."""
+"""Sparse convolutions with exact gradients in plain PyTorch.
+
+The products of all pairs of a kernel map with their offset's matrix lie in one buffer, offset by offset; an output is
+the sum of its pairs' rows.
+"""
 
 from __future__ import annotations
 
 import math
+import threading
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from ttt_kd_ros.sparse.kernel_map import KernelMap
 
 
-class _SparseConvolution(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, features: Tensor, weight: Tensor, kernel_map: KernelMap) -> Tensor:
-        ctx.save_for_backward(features, weight)
-        ctx.kernel_map = kernel_map
-        return _accumulate(features, weight, kernel_map)
+class _Memory(threading.local):
+    """A thread's memory for products, kept from one convolution to the next: fresh pages cost as much as the work."""
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
-        features, weight = ctx.saved_tensors
-        kernel_map: KernelMap = ctx.kernel_map
-        gradient = gradient.contiguous()
-        features_gradient = weight_gradient = None
-        if ctx.needs_input_grad[0]:
-            features_gradient = _accumulate(gradient, weight.transpose(1, 2), kernel_map.transposed())
-        if ctx.needs_input_grad[1]:
-            weight_gradient = _weight_gradient(features, gradient, weight, kernel_map)
-        return features_gradient, weight_gradient, None
+    def __init__(self) -> None:
+        self._bytes = torch.empty(0, dtype=torch.uint8)
+
+    def rows(self, count: int, like: Tensor, width: int) -> Tensor:
+        """(count, width) uninitialised, valid until the next call."""
+        if like.device.type != "cpu":  # allocators of other devices keep memory themselves
+            return like.new_empty(count, width)
+        size = count * width * like.element_size()
+        if size > len(self._bytes):
+            self._bytes = torch.empty(size, dtype=torch.uint8)
+        return self._bytes[:size].view(like.dtype).view(count, width)
 
 
-def _accumulate(features: Tensor, weight: Tensor, kernel_map: KernelMap) -> Tensor:
-    centre = kernel_map.centre
-    if centre is None:
-        output = features.new_zeros(kernel_map.outputs, weight.shape[2])
-    else:
-        output = features @ weight[centre]
-    for offset, (inputs, outputs) in enumerate(kernel_map.pairs):
-        if offset != centre and len(inputs):
-            output.index_add_(0, outputs, features.index_select(0, inputs) @ weight[offset])
-    return output
+_memory = _Memory()
+
+
+def _convolve(features: Tensor, weight: Tensor, kernel_map: KernelMap) -> Tensor:
+    products = _memory.rows(len(kernel_map.sources), features, weight.shape[2])
+    rows, parts = kernel_map.sources.split(kernel_map.counts), products.split(kernel_map.counts)
+    for inputs, matrix, part in zip(rows, weight.unbind(), parts, strict=True):
+        if len(inputs):
+            torch.mm(_select(features, inputs), matrix, out=part)
+    groups = kernel_map.by_target
+    return F.embedding_bag(groups.pairs, products, groups.bounds, mode="sum", include_last_offset=True)
+
+
+def _select(features: Tensor, rows: Tensor) -> Tensor:
+    """The features of an offset's rows, which ascend: as many as there are voxels are all of them."""
+    return features if len(rows) == len(features) else features.index_select(0, rows)
 
 
 def _weight_gradient(features: Tensor, gradient: Tensor, weight: Tensor, kernel_map: KernelMap) -> Tensor:
     result = torch.zeros_like(weight)
-    for offset, (inputs, outputs) in enumerate(kernel_map.pairs):
-        if offset == kernel_map.centre:
-            torch.mm(features.T, gradient, out=result[offset])
-        elif len(inputs):
-            torch.mm(features.index_select(0, inputs).T, gradient.index_select(0, outputs), out=result[offset])
+    for (inputs, outputs), matrix in zip(kernel_map.pairs, result.unbind(), strict=True):
+        if len(inputs):
+            torch.mm(_select(features, inputs).T, _select(gradient, outputs), out=matrix)
     return result
+
+
+class _SparseConvolution(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, features: Tensor, weight: Tensor, kernel_map: KernelMap) -> Tensor:
+        ctx.save_for_backward(features if ctx.needs_input_grad[1] else None, weight)
+        ctx.kernel_map = kernel_map
+        return _convolve(features, weight, kernel_map)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        features, weight = ctx.saved_tensors
+        gradient = gradient.contiguous()
+        features_gradient = weight_gradient = None
+        if ctx.needs_input_grad[0]:
+            features_gradient = _convolve(gradient, weight.transpose(1, 2), ctx.kernel_map.transposed)
+        if ctx.needs_input_grad[1]:
+            weight_gradient = _weight_gradient(features, gradient, weight, ctx.kernel_map)
+        return features_gradient, weight_gradient, None
+
+
+class _ConvolutionNormReLU(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        features: Tensor,
+        weight: Tensor,
+        scale: Tensor,
+        shift: Tensor,
+        residual: Tensor | None,
+        kernel_map: KernelMap,
+    ) -> Tensor:
+        needs = ctx.needs_input_grad
+        convolved = _convolve(features, weight, kernel_map)
+        output = torch.addcmul(shift, convolved, scale, out=None if needs[2] else convolved)
+        if residual is not None:
+            output += residual
+        output.relu_()
+        ctx.save_for_backward(features if needs[1] else None, weight, scale, convolved if needs[2] else None, output)
+        ctx.kernel_map = kernel_map
+        return output
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        features, weight, scale, convolved, output = ctx.saved_tensors
+        needs = ctx.needs_input_grad
+        gradient = torch.ops.aten.threshold_backward(gradient.contiguous(), output, 0)
+        features_gradient = weight_gradient = scale_gradient = shift_gradient = None
+        if needs[0]:
+            scaled = (weight * scale).transpose(1, 2)
+            features_gradient = _convolve(gradient, scaled, ctx.kernel_map.transposed)
+        if needs[1]:
+            weight_gradient = _weight_gradient(features, gradient, weight, ctx.kernel_map) * scale
+        if needs[2]:
+            scale_gradient = (gradient * convolved).sum(dim=0)
+        if needs[3]:
+            shift_gradient = gradient.sum(dim=0)
+        return features_gradient, weight_gradient, scale_gradient, shift_gradient, gradient if needs[4] else None, None
 
 
 def sparse_convolution(features: Tensor, weight: Tensor, kernel_map: KernelMap) -> Tensor:
@@ -73,6 +138,37 @@ def sparse_convolution(features: Tensor, weight: Tensor, kernel_map: KernelMap) 
         Differentiable once, with respect to features and weight.
     """
     return _SparseConvolution.apply(features, weight, kernel_map)
+
+
+def convolution_norm_relu(
+    features: Tensor,
+    weight: Tensor,
+    scale: Tensor,
+    shift: Tensor,
+    kernel_map: KernelMap,
+    residual: Tensor | None = None,
+) -> Tensor:
+    """``relu(sparse_convolution(features, weight, kernel_map) * scale + shift + residual)`` in few passes over memory.
+
+    Parameters
+    ----------
+    features
+        (inputs, C) floating point.
+    weight
+        (K, C, D), one matrix for each offset of the map.
+    scale, shift
+        (D,), what a batch norm with fixed statistics does.
+    kernel_map
+        Map with K offsets.
+    residual
+        (outputs, D); zero if None.
+
+    Returns
+    -------
+    (outputs, D)
+        Differentiable once, with respect to all of them.
+    """
+    return _ConvolutionNormReLU.apply(features, weight, scale, shift, residual, kernel_map)
 
 
 class SparseConvolution(nn.Module):

@@ -6,10 +6,13 @@ built from sorted keys by binary search, one search per (x, y) column of the ker
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import product
+from functools import cached_property
+from itertools import accumulate, product
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 X_BITS, Y_BITS, Z_BITS = 20, 20, 16
@@ -37,28 +40,59 @@ def unpack(keys: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class KernelMap:
-    """Pairs of input and output voxels for each kernel offset.
+class Grouping:
+    """The pairs of each voxel.
 
     Parameters
     ----------
     pairs
-        For each offset the rows of the inputs and of the outputs, (P,) int64 each; no output occurs twice in one
-        offset, nor does an input.
-    inputs, outputs
-        Number of input and of output voxels.
-    centre
-        The offset that maps every voxel to itself, if the map has one.
+        (P,) int64, pairs sorted by their voxel; those of one voxel in the order of their offsets.
+    bounds
+        (V + 1,) int64: the pairs of voxel v are ``pairs[bounds[v]:bounds[v + 1]]``.
     """
 
-    pairs: tuple[tuple[Tensor, Tensor], ...]
+    pairs: Tensor
+    bounds: Tensor
+
+
+@dataclass(frozen=True)
+class KernelMap:
+    """Pairs of input and output voxels, sorted by kernel offset.
+
+    Within an offset the rows of the inputs ascend, and so do those of the outputs; no row occurs twice.
+
+    Parameters
+    ----------
+    sources, targets
+        (P,) int64, row of the input and of the output of each pair.
+    counts
+        Number of pairs of each offset.
+    inputs, outputs
+        Number of input and of output voxels.
+    """
+
+    sources: Tensor
+    targets: Tensor
+    counts: tuple[int, ...]
     inputs: int
     outputs: int
-    centre: int | None = None
 
+    @property
+    def pairs(self) -> tuple[tuple[Tensor, Tensor], ...]:
+        """For each offset the rows of its inputs and of its outputs."""
+        return tuple(zip(self.sources.split(self.counts), self.targets.split(self.counts), strict=True))
+
+    @cached_property
+    def by_target(self) -> Grouping:
+        """The pairs of each output."""
+        order = torch.sort(self.targets.int(), stable=True).indices
+        counts = torch.bincount(self.targets, minlength=self.outputs)
+        return Grouping(order, F.pad(counts.cumsum(dim=0), (1, 0)))
+
+    @cached_property
     def transposed(self) -> KernelMap:
         """Map of the inverse convolution: inputs and outputs exchanged, same offsets."""
-        return KernelMap(tuple((o, i) for i, o in self.pairs), self.outputs, self.inputs, self.centre)
+        return KernelMap(self.targets, self.sources, self.counts, self.outputs, self.inputs)
 
 
 def submanifold_map(keys: Tensor, kernel_size: int) -> KernelMap:
@@ -83,7 +117,7 @@ def submanifold_map(keys: Tensor, kernel_size: int) -> KernelMap:
         for offset, (inputs, outputs) in enumerate(column, start=first):
             pairs[offset] = (inputs, outputs)
             pairs[count - 1 - offset] = (outputs, inputs)
-    return KernelMap(tuple(pairs), len(keys), len(keys), centre=count // 2)
+    return KernelMap(*_concatenated(pairs), len(keys), len(keys))
 
 
 def _column_pairs(keys: Tensor, delta: int, radius: int) -> list[tuple[Tensor, Tensor]]:
@@ -123,4 +157,33 @@ def downsampling_map(keys: Tensor) -> tuple[Tensor, KernelMap]:
     x, y, z = (coordinates[:, 1:] & 1).unbind(dim=1)
     offset = 4 * x + 2 * y + z
     rows = [(offset == k).nonzero().squeeze(1) for k in range(8)]
-    return coarse_keys, KernelMap(tuple((r, parent[r]) for r in rows), len(keys), len(coarse_keys))
+    pairs = _concatenated([(r, parent[r]) for r in rows])
+    return coarse_keys, KernelMap(*pairs, len(keys), len(coarse_keys))
+
+
+def _concatenated(pairs: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor, tuple[int, ...]]:
+    sources, targets = zip(*pairs, strict=True)
+    return torch.cat(sources), torch.cat(targets), tuple(len(rows) for rows in sources)
+
+
+def crop_map(kernel_map: KernelMap, inputs: Tensor, outputs: Tensor) -> KernelMap:
+    """The pairs between the kept voxels: the map that would be built from their keys.
+
+    Parameters
+    ----------
+    kernel_map
+        Any map.
+    inputs, outputs
+        (inputs,) and (outputs,) bool, voxels to keep.
+    """
+    kept = inputs.index_select(0, kernel_map.sources) & outputs.index_select(0, kernel_map.targets)
+    pairs = kept.nonzero().squeeze(1)
+    ends = torch.tensor(tuple(accumulate(kernel_map.counts, initial=0)), device=pairs.device)
+    input_row, output_row = inputs.cumsum(dim=0) - 1, outputs.cumsum(dim=0) - 1
+    return KernelMap(
+        input_row.index_select(0, kernel_map.sources.index_select(0, pairs)),
+        output_row.index_select(0, kernel_map.targets.index_select(0, pairs)),
+        tuple(torch.searchsorted(pairs, ends).diff().tolist()),
+        int(inputs.count_nonzero()),
+        int(outputs.count_nonzero()),
+    )

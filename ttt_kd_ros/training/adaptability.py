@@ -43,7 +43,7 @@ def adaptability(network: Network, scan: TrainingScan) -> Adaptability:
     whole = network.voxel_input(scan.points)
     seeds = voxel_targets(scan.pairs, whole.grid.inverse).voxels
     distance = AdaptationSettings().margin_m / network.config.voxel_size
-    view = crop(whole, near_voxels(whole.grid, seeds, distance), network.config.unet)
+    view = crop(whole, near_voxels(whole.grid, seeds, distance))
     targets = voxel_targets(scan.pairs, view.grid.inverse)
     inside = view.grid.inverse >= 0
     with torch.enable_grad():
