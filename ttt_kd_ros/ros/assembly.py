@@ -22,7 +22,7 @@ from ttt_kd_ros.ros.counts import (
     Counts,
     camera_subject,
 )
-from ttt_kd_ros.ros.messages import MessageError, read_camera, read_image, read_points
+from ttt_kd_ros.ros.messages import MessageError, check_picture_size, read_camera, read_image, read_points
 from ttt_kd_ros.ros.parameters import CameraSettings
 from ttt_kd_ros.ros.transforms import FrameAt, TransformError, Transforms
 
@@ -88,13 +88,14 @@ class FrameAssembler:
         subject = camera_subject(camera.name)
         info = self._infos.get(camera.name)
         if info is None:
-            self._counts.add(subject, NO_CAMERA_INFO)
+            self._counts.add(subject, NO_CAMERA_INFO, f"nothing on {camera.info_topic}")
             return None
         camera_frame = FrameAt(picture.message.header.frame_id or info.header.frame_id, picture.stamp)
         try:
             intrinsics = read_camera(info, rectified=camera.rectified)
             T_camera_scan = self._transforms.T_camera_scan(camera_frame, scan_frame, deadline)
             image = read_image(picture.message)
+            check_picture_size(info, image)
         except CalibrationError as error:
             self._counts.add(subject, BAD_CAMERA_INFO, str(error))
         except TransformError as error:

@@ -8,9 +8,9 @@ import cv2
 import numpy as np
 from cv_bridge import CvBridge, CvBridgeError
 from numpy.typing import NDArray
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2, PointField
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2, PointField, RegionOfInterest
 
-from ttt_kd_ros.errors import InputError
+from ttt_kd_ros.errors import CalibrationError, InputError
 from ttt_kd_ros.frame import IGNORE_LABEL, Camera, Segmentation
 
 COORDINATES = ("x", "y", "z")
@@ -146,12 +146,13 @@ def _read_file(message: CompressedImage) -> NDArray[np.uint8]:
 
 
 def read_camera(info: CameraInfo, *, rectified: bool) -> Camera:
-    """Intrinsics of a camera.
+    """Intrinsics of a camera at full resolution, of its region of interest if it has one.
 
     Parameters
     ----------
     info
-        A region of interest is taken into account; binning needs nothing, as intrinsics are scaled to the picture.
+        Binning needs nothing, as intrinsics are scaled to the picture. Other than in image_geometry, an
+        ``equidistant`` camera whose D is zero is an ideal fisheye and not a pinhole camera.
     rectified
         Use the left 3x3 block of P and no distortion instead of K and D. As in image_geometry, the frame of the
         picture is then taken for the rectified one.
@@ -159,20 +160,48 @@ def read_camera(info: CameraInfo, *, rectified: bool) -> Camera:
     Raises
     ------
     CalibrationError
-        If the numbers describe no camera or the distortion model is not supported.
+        If the numbers describe no camera, the region lies outside the picture, or the distortion model is not
+        supported.
     """
     K = np.array(info.p).reshape(3, 4)[:, :3].copy() if rectified else np.array(info.k).reshape(3, 3)
+    region = _region(info)
+    K[:2, 2] -= region.x_offset, region.y_offset
+    if rectified:
+        return Camera(region.width, region.height, K)
+    return Camera(region.width, region.height, K, tuple(info.d), info.distortion_model)
+
+
+def _region(info: CameraInfo) -> RegionOfInterest:
     region = info.roi
-    whole = not (region.width and region.height)
-    if not whole:
-        K[:2, 2] -= region.x_offset, region.y_offset
-    return Camera(
-        width=info.width if whole else region.width,
-        height=info.height if whole else region.height,
-        K=K,
-        distortion=() if rectified else tuple(info.d),
-        distortion_model=info.distortion_model,
-    )
+    if not (region.width and region.height):
+        return RegionOfInterest(width=info.width, height=info.height)
+    if region.x_offset + region.width > info.width or region.y_offset + region.height > info.height:
+        raise CalibrationError(
+            f"region of interest {region.width}x{region.height} at ({region.x_offset}, {region.y_offset}) is not in "
+            f"the picture of {info.width}x{info.height}; give roi, width and height at full resolution"
+        )
+    return region
+
+
+def check_picture_size(info: CameraInfo, image: NDArray[np.uint8]) -> None:
+    """Refuse a picture that is not the one of the CameraInfo at another resolution.
+
+    One that is binned, or scaled alike in both directions, is; one that was cut or squeezed is not, and its pixels
+    cannot be found.
+
+    Raises
+    ------
+    CalibrationError
+        If it was scaled differently in width and height.
+    """
+    region = _region(info)
+    columns, rows = region.width / (info.binning_x or 1), region.height / (info.binning_y or 1)
+    height, width = image.shape[:2]
+    if abs(width * rows - height * columns) > max(width, height, columns, rows):  # one pixel of rounding
+        raise CalibrationError(
+            f"picture is {width}x{height}, CameraInfo describes {columns:g}x{rows:g}, which is of another shape; "
+            "publish the CameraInfo of the pictures that are sent, with its roi if they are cut out"
+        )
 
 
 def packed_colors(palette: NDArray[np.uint8]) -> NDArray[np.uint32]:
