@@ -7,7 +7,7 @@ import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
 from scene import SECOND, camera_info, cloud, color_picture, image
 
-from ttt_kd_ros.ros.counts import BAD_CAMERA_INFO, USED, camera_subject
+from ttt_kd_ros.ros.counts import BAD_CAMERA_INFO, PLAIN_IMAGE, USED, camera_subject
 
 FRONT = camera_subject("front")
 POINTS = [(float(i), 2.0 * i, -2.0) for i in range(8)]
@@ -74,3 +74,19 @@ def test_while_the_camera_info_is_bad_scans_are_answered_without_pictures_and_th
     (view,) = answered(robot, 2)
     np.testing.assert_array_equal(view.image, color_picture())
     assert robot.count(FRONT, USED) == 1
+
+
+@pytest.mark.parametrize(("level", "told"), [(0, "brightness of 0 to 8"), (255, "brightness of 247 to 255")])
+def test_a_picture_that_shows_nothing_is_not_used_and_told(robot, level, told):
+    robot.calibrate(camera_info())
+    assert answered(robot, 1, np.full((24, 32, 3), level, np.uint8)) == ()
+    state = robot.world.wait_for_state(FRONT, PLAIN_IMAGE)
+    assert state.level == DiagnosticStatus.WARN
+    assert told in state.message
+    assert len(answered(robot, 2)) == 1
+
+
+def test_the_share_of_one_brightness_that_is_allowed_can_be_changed_while_the_node_runs(robot):
+    robot.calibrate(camera_info())
+    assert robot.world.set_parameters(camera__front__max_plain_share=1.0).successful
+    assert len(answered(robot, 1, np.zeros((24, 32, 3), np.uint8))) == 1

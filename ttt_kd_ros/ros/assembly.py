@@ -17,11 +17,13 @@ from ttt_kd_ros.ros.counts import (
     MALFORMED,
     NO_BASE_TRANSFORM,
     NO_CAMERA_INFO,
+    PLAIN_IMAGE,
     SCANS,
     USED,
     Counts,
     camera_subject,
 )
+from ttt_kd_ros.ros.exposure import ExposureError, check_exposure
 from ttt_kd_ros.ros.messages import MessageError, check_picture_size, read_camera, read_image, read_points
 from ttt_kd_ros.ros.parameters import CameraSettings
 from ttt_kd_ros.ros.transforms import FrameAt, TransformError, Transforms
@@ -96,12 +98,15 @@ class FrameAssembler:
             T_camera_scan = self._transforms.T_camera_scan(camera_frame, scan_frame, deadline)
             image = read_image(picture.message)
             check_picture_size(info, image)
+            check_exposure(image, camera.max_plain_share)
         except CalibrationError as error:
             self._counts.add(subject, BAD_CAMERA_INFO, str(error))
         except TransformError as error:
             self._counts.add(subject, error.cause, str(error))
         except MessageError as error:
             self._counts.add(subject, BAD_IMAGE, str(error))
+        except ExposureError as error:
+            self._counts.add(subject, PLAIN_IMAGE, str(error))
         else:
             self._counts.add(subject, USED)
             return CameraView(camera.name, image, intrinsics, T_camera_scan)

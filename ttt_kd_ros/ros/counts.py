@@ -26,6 +26,7 @@ LATE_IMAGE = "late image"
 NO_CAMERA_INFO = "no camera info"
 BAD_CAMERA_INFO = "bad camera info"
 BAD_IMAGE = "bad image"
+PLAIN_IMAGE = "black or blown-out image"
 NO_TRANSFORM = "no transform"
 EXTRAPOLATION = "extrapolation"
 
@@ -44,6 +45,7 @@ CAMERA_CAUSES: Mapping[str, str] = {
     NO_CAMERA_INFO: "nothing has arrived on the camera's info_topic; publish a CameraInfo there or set info_topic",
     BAD_CAMERA_INFO: "the CameraInfo cannot be used; publish a calibrated one",
     BAD_IMAGE: "pictures cannot be read; mend their publisher or set the camera's transport",
+    PLAIN_IMAGE: "pictures show nothing; look at lens, exposure and driver, or raise max_plain_share",
     NO_TRANSFORM: "the camera's frame_id is not connected with the scan's; publish the transform between them",
     EXTRAPOLATION: "transforms are not known at the time of the picture or scan; publish them more often, or raise "
     "transform_wait_ms",

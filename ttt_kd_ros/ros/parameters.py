@@ -169,6 +169,14 @@ CAMERA_PARAMETERS: tuple[Parameter, ...] = (
         False,
         "`true`: the pictures are rectified, P is used without distortion; `false`: K and D are used.",
     ),
+    Parameter(
+        "camera.NAME.max_plain_share",
+        0.9,
+        "A picture of which a larger share has one brightness (within nine of 256 levels) is black, blown out or "
+        "covered, and is not used; 1: every picture is.",
+        (0, 1),
+        live=True,
+    ),
 )
 
 
@@ -196,6 +204,7 @@ class CameraSettings:
     compressed: bool
     tolerance_ns: int
     rectified: bool
+    max_plain_share: float
 
     @property
     def picture_topic(self) -> str:
@@ -284,6 +293,7 @@ def _camera_settings(name: str, values: Mapping[str, Any]) -> CameraSettings:
         compressed=values[prefix + "transport"] == "compressed",
         tolerance_ns=_nanoseconds(values[prefix + "tolerance_ms"]),
         rectified=values[prefix + "rectified"],
+        max_plain_share=values[prefix + "max_plain_share"],
     )
 
 
