@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
-from scene import SECOND, camera_info, cloud, color_picture, image
+from scene import BASE, LIDAR, MS, ODOM, SECOND, camera_info, cloud, color_picture, image, transform
 
-from ttt_kd_ros.ros.counts import BAD_CAMERA_INFO, PLAIN_IMAGE, USED, camera_subject
+from ttt_kd_ros.ros.collector import SCANS_IN_VAIN
+from ttt_kd_ros.ros.counts import BAD_CAMERA_INFO, NO_IMAGE, NO_STAMP, PLAIN_IMAGE, SCANS, USED, camera_subject
 
 FRONT = camera_subject("front")
 POINTS = [(float(i), 2.0 * i, -2.0) for i in range(8)]
@@ -90,3 +93,46 @@ def test_the_share_of_one_brightness_that_is_allowed_can_be_changed_while_the_no
     robot.calibrate(camera_info())
     assert robot.world.set_parameters(camera__front__max_plain_share=1.0).successful
     assert len(answered(robot, 1, np.zeros((24, 32, 3), np.uint8))) == 1
+
+
+def test_the_offset_of_a_cameras_clock_is_taken_into_account(start):
+    robot = start(cameras=["front"], fixed_frame=ODOM, camera__front__time_offset_ms=-700.0)
+    robot.stand()
+    for second in (0, 10):
+        robot.world.transforms.sendTransform(transform(ODOM, BASE, (10 * second, 0, 0), stamp=second * SECOND))
+    robot.world.wait_until(lambda: robot.knows(ODOM, LIDAR, 10 * SECOND))
+    robot.calibrate(camera_info())
+    robot.show(image(color_picture(), "rgb8", stamp=5 * SECOND + 740 * MS))
+    robot.answer(cloud(POINTS, stamp=5 * SECOND))
+    ((view,),) = (frame.views for frame in robot.segmenter.frames)
+    np.testing.assert_allclose(view.T_camera_scan @ [10, 0, 0, 1], [0, 0, 10 - 0.4, 1], atol=1e-9)
+
+
+def test_pictures_without_stamps_are_told_with_their_topic(robot):
+    robot.calibrate(camera_info())
+    for second in range(1, 4):
+        robot.show(image(color_picture(), "rgb8", stamp=0))
+        robot.answer(cloud(POINTS, stamp=second * SECOND))
+    assert not any(frame.views for frame in robot.segmenter.frames)
+    state = robot.world.wait_for_state(FRONT, NO_STAMP)
+    assert re.match(r"front/image_raw: .*x no stamp: pictures have stamp 0", state.message)
+
+
+def test_a_scan_without_a_stamp_is_answered_and_told(robot):
+    assert robot.answer(cloud(POINTS, stamp=0)).header.stamp.sec == 0
+    assert robot.world.wait_for_state(SCANS, NO_STAMP).level == DiagnosticStatus.WARN
+
+
+def test_a_dead_camera_does_not_delay_the_scans_for_long(start):
+    robot = start(cameras=["front", "left"], image_wait_ms=300.0)
+    robot.stand()
+    robot.calibrate(camera_info())
+    for second in range(1, SCANS_IN_VAIN + 3):
+        answered(robot, second)
+    robot.world.wait_until(lambda: len(robot.world.reports) == SCANS_IN_VAIN + 2)
+    waits = [float(report["time_wait_ms"]) for report in robot.world.reports]
+    assert min(waits[:SCANS_IN_VAIN]) > 290
+    assert max(waits[SCANS_IN_VAIN + 1 :]) < 290
+    assert [len(frame.views) for frame in robot.segmenter.frames] == [1] * (SCANS_IN_VAIN + 2)
+    state = robot.world.wait_for_state(camera_subject("left"), NO_IMAGE)
+    assert "nothing arrives" in state.message or "none has come yet" in state.message

@@ -95,11 +95,12 @@ class BagFrames:
     def _pictures_of(self, stamp: int) -> Mapping[str, Picture[ImageMessage]]:
         pictures = {}
         for camera in self._settings.cameras:
-            data = self._pictures[camera.name].nearest(stamp, camera.tolerance_ns)
+            offset = camera.timing.offset
+            data = self._pictures[camera.name].nearest(stamp - offset, camera.timing.tolerance)
             if data is None:
                 self._counts.add(camera_subject(camera.name), NO_IMAGE)
             else:
-                pictures[camera.name] = Picture(stamp_of(data), _picture(data, camera))
+                pictures[camera.name] = Picture(stamp_of(data) + offset, _picture(data, camera))
         return pictures
 
 

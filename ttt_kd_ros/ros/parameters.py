@@ -13,6 +13,7 @@ from typing import Any
 
 from ttt_kd_ros.adaptation.settings import MAX_STEPS, MODES, OPTIMIZERS, SCOPES, AdaptationSettings
 from ttt_kd_ros.errors import InputError
+from ttt_kd_ros.ros.collector import Timing
 
 Value = bool | int | float | str | tuple[str, ...]
 
@@ -165,6 +166,13 @@ CAMERA_PARAMETERS: tuple[Parameter, ...] = (
         live=True,
     ),
     Parameter(
+        "camera.NAME.time_offset_ms",
+        0.0,
+        "Added to the stamps of the pictures, to get the middle of their exposure on the LiDAR's clock.",
+        (-10_000, 10_000),
+        live=True,
+    ),
+    Parameter(
         "camera.NAME.rectified",
         False,
         "`true`: the pictures are rectified, P is used without distortion; `false`: K and D are used.",
@@ -202,7 +210,7 @@ class CameraSettings:
     image_topic: str
     info_topic: str
     compressed: bool
-    tolerance_ns: int
+    timing: Timing
     rectified: bool
     max_plain_share: float
 
@@ -229,9 +237,9 @@ class NodeSettings:
     cameras: tuple[CameraSettings, ...]
 
     @property
-    def tolerances_ns(self) -> dict[str, int]:
-        """Tolerance of each camera."""
-        return {camera.name: camera.tolerance_ns for camera in self.cameras}
+    def timings(self) -> dict[str, Timing]:
+        """Timing of each camera."""
+        return {camera.name: camera.timing for camera in self.cameras}
 
 
 def check_camera_names(names: Iterable[str]) -> None:
@@ -291,7 +299,7 @@ def _camera_settings(name: str, values: Mapping[str, Any]) -> CameraSettings:
         image_topic=values[prefix + "image_topic"],
         info_topic=values[prefix + "info_topic"],
         compressed=values[prefix + "transport"] == "compressed",
-        tolerance_ns=_nanoseconds(values[prefix + "tolerance_ms"]),
+        timing=Timing(_nanoseconds(values[prefix + "tolerance_ms"]), _nanoseconds(values[prefix + "time_offset_ms"])),
         rectified=values[prefix + "rectified"],
         max_plain_share=values[prefix + "max_plain_share"],
     )
