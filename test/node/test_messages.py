@@ -21,6 +21,7 @@ from ttt_kd_ros.ros.messages import (
     check_picture_size,
     packed_colors,
     read_camera,
+    read_field,
     read_image,
     read_points,
     stamp_of,
@@ -106,7 +107,13 @@ class TestReadPoints:
 
     def test_integer_coordinates_are_refused(self):
         message = cloud([(1, 2, 3)], fields=tuple((n, PointField.INT16) for n in "xyz"))
-        with pytest.raises(MessageError, match="field x has datatype 3"):
+        with pytest.raises(MessageError, match="field x, y, z holds integers"):
+            read_points(message)
+
+    def test_a_field_of_no_known_type_is_refused(self):
+        message = cloud(POINTS)
+        message.fields[1].datatype = 42
+        with pytest.raises(MessageError, match="field y has datatype 42"):
             read_points(message)
 
     def test_a_field_beyond_the_point_is_refused(self):
@@ -114,6 +121,28 @@ class TestReadPoints:
         message.fields[2].offset = 10
         with pytest.raises(MessageError, match="beyond its point_step of 12"):
             read_points(message)
+
+
+class TestReadField:
+    @pytest.mark.parametrize("layout", [{}, {"big_endian": True}, {"height": 2, "row_padding": 3, "point_padding": 5}])
+    @pytest.mark.parametrize(
+        ("datatype", "kind", "value"),
+        [
+            (PointField.UINT8, "u1", 200),
+            (PointField.INT16, "i2", -7),
+            (PointField.UINT32, "u4", 4_000_000_000),
+            (PointField.FLOAT64, "f8", 1.7e9 + 1e-6),
+        ],
+    )
+    def test_values_come_in_their_own_type(self, datatype, kind, value, layout):
+        message = cloud([(1.0, 2.0, 3.0, value), (4.0, 5.0, 6.0, 0)], fields=(*XYZ, ("v", datatype)), **layout)
+        values = read_field(message, "v")
+        assert values.dtype == np.dtype(kind)
+        assert values.tolist() == [value, 0]
+
+    def test_a_missing_field_is_named(self):
+        with pytest.raises(MessageError, match="no field t; its fields are x, y, z, intensity"):
+            read_field(cloud(POINTS), "t")
 
 
 class TestReadImage:
@@ -322,7 +351,7 @@ class TestWriteCloud:
         segmentation = Segmentation(
             np.array(labels, np.uint8), np.array(confidence, np.float32), AdaptationReport(0, "off")
         )
-        return write_cloud(message, read_points(message), segmentation, packed_colors(self.CLASSES.palette()))
+        return write_cloud(message, segmentation, packed_colors(self.CLASSES.palette()))
 
     def test_points_keep_their_place_and_get_label_confidence_and_colour(self):
         result = self.write(cloud(POINTS), [0, 5, 255, 3], [0.5, 1.0, 0.0, 0.25])

@@ -88,7 +88,7 @@ class BagFrames:
         self._counts.add(SCANS, RECEIVED)
         stamp = stamp_of(data)
         job: ScanJob = Job(stamp, _message(data, PointCloud2, self._layout.points_topic), self._pictures_of(stamp), 0)
-        frame = self._assembler.assemble(job, self._settings.cameras, transform_wait_ns=0)
+        frame = self._assembler.assemble(job, replace(self._settings, transform_wait_ns=0))
         truth = self._truths.nearest(stamp, 0)
         return frame if frame is None or truth is None else replace(frame, labels=cloud_labels(truth))
 

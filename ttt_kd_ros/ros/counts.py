@@ -18,6 +18,7 @@ SILENCE = "silence"
 OVERLOAD = "overload"
 NO_STAMP = "no stamp"
 EMPTY = "empty"
+NOT_DESKEWED = "not deskewed"
 MALFORMED = "malformed"
 NO_BASE_TRANSFORM = "no base transform"
 SEGMENTER = "segmenter"
@@ -36,6 +37,8 @@ SCAN_CAUSES: Mapping[str, str] = {
     OVERLOAD: "scans come faster than they are answered; lower adaptation.steps or set adaptation.budget_ms",
     NO_STAMP: "clouds have stamp 0 and get no pictures; let their driver stamp them",
     EMPTY: "clouds have no points and are answered as such; check the LiDAR driver",
+    NOT_DESKEWED: "points are used as if measured at once; publish the transforms to fixed_frame for the whole scan, "
+    "raise transform_wait_ms, or set deskew to false",
     MALFORMED: "clouds cannot be read; mend their publisher",
     NO_BASE_TRANSFORM: "the height over ground is unknown; publish the transform from the scan's frame_id to "
     "base_frame, or set base_frame",
@@ -56,7 +59,7 @@ CAMERA_CAUSES: Mapping[str, str] = {
     EXTRAPOLATION: "transforms are not known at the time of the picture or scan; publish them more often, or raise "
     "transform_wait_ms",
 }
-ANSWERED = frozenset({NO_STAMP, EMPTY})
+ANSWERED = frozenset({NO_STAMP, EMPTY, NOT_DESKEWED})
 """Causes for which a scan is answered nonetheless."""
 SILENCE_MEND = (
     "check the topic's name and type, that its publisher runs and, if it sends big messages with Fast DDS, that it has "

@@ -104,6 +104,14 @@ PARAMETERS: tuple[Parameter, ...] = (
         "Frame that does not move (as `odom`), through which the motion between the stamps of scan and picture is "
         "taken into account; empty: both are taken at the scan's stamp.",
     ),
+    Parameter(
+        "deskew",
+        True,
+        "Move the points to where they were at the scan's stamp, if there is a fixed_frame and the clouds tell each "
+        "point's time (field `t`, `time`, `timestamp`, `time_stamp` or `offset_time`). The published points are not "
+        "moved.",
+        live=True,
+    ),
     Parameter("image_wait_ms", 100.0, "How long a scan waits for its pictures.", (0, 2000), live=True),
     Parameter("transform_wait_ms", 50.0, "How long a scan waits for late transforms.", (0, 2000), live=True),
     Parameter(
@@ -231,6 +239,7 @@ class NodeSettings:
     points_topic: str
     base_frame: str
     fixed_frame: str
+    deskew: bool
     image_wait_ns: int
     transform_wait_ns: int
     adaptation: AdaptationSettings
@@ -285,6 +294,7 @@ def settings_from(values: Mapping[str, Any]) -> NodeSettings:
         points_topic=values["points_topic"],
         base_frame=values["base_frame"],
         fixed_frame=values["fixed_frame"],
+        deskew=values["deskew"],
         image_wait_ns=_nanoseconds(values["image_wait_ms"]),
         transform_wait_ns=_nanoseconds(values["transform_wait_ms"]),
         adaptation=AdaptationSettings(**adaptation),

@@ -225,7 +225,7 @@ class SegmentNode(Node):
 
     def _answer(self, job: ScanJob) -> None:
         start = time.monotonic_ns()
-        frame = self._assembler.assemble(job, self._settings.cameras, self._settings.transform_wait_ns)
+        frame = self._assembler.assemble(job, self._settings)
         if frame is None:
             return
         prepared = time.monotonic_ns()
@@ -233,7 +233,7 @@ class SegmentNode(Node):
         if segmentation is None:
             return
         segmented = time.monotonic_ns()
-        cloud = write_cloud(job.scan, frame.scan.points, segmentation, self._colors)
+        cloud = write_cloud(job.scan, segmentation, self._colors)
         self._segmentations.publish(cloud)
         self._counts.add(SCANS, PUBLISHED)
         end = time.monotonic_ns()
