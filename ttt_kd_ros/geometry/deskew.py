@@ -49,7 +49,7 @@ def deskew(points: NDArray[np.float32], times: NDArray[np.float64], motion: Moti
     """
     times = np.clip(np.nan_to_num(times), motion.times[0], motion.times[-1])
     knot = np.searchsorted(motion.times[1:-1], times, side="right")
-    share = (times - motion.times[knot]) / np.diff(motion.times)[knot]
+    share = ((times - motion.times[knot]) / np.diff(motion.times)[knot]).astype(np.float32)
     result = points.copy()
     for k in range(len(motion.times) - 1):
         rows = np.flatnonzero(knot == k)
@@ -58,17 +58,20 @@ def deskew(points: NDArray[np.float32], times: NDArray[np.float64], motion: Moti
 
 
 def _between(
-    T0: NDArray[np.float64], T1: NDArray[np.float64], share: NDArray[np.float64], points: NDArray[np.float32]
-) -> NDArray[np.float64]:
+    T0: NDArray[np.float64], T1: NDArray[np.float64], share: NDArray[np.float32], points: NDArray[np.float32]
+) -> NDArray[np.float32]:
     """Points (M, 3), each transformed by the transform that lies between two at its share (M, 1) of the way.
 
-    A point turns about the axis by Rodrigues' formula.
+    Rodrigues' formula: the part along the axis stays, the part across it turns.
     """
     axis, angle = axis_angle(T0[:3, :3].T @ T1[:3, :3])
-    turn = share * angle
-    along = (points @ axis)[:, None] * axis
-    turned = along + np.cos(turn) * (points - along) + np.sin(turn) * np.cross(axis, points)
-    return np.asarray(turned @ T0[:3, :3].T + T0[:3, 3] + share * (T1[:3, 3] - T0[:3, 3]))
+    along, around = np.outer(axis, axis), np.cross(np.eye(3), axis)
+    fixed, across, aside = (
+        points @ (T0[:3, :3] @ part).T.astype(np.float32) for part in (along, np.eye(3) - along, around)
+    )
+    turn = share * np.float32(angle)
+    shift = share * (T1[:3, 3] - T0[:3, 3]).astype(np.float32)
+    return np.asarray(fixed + np.cos(turn) * across + np.sin(turn) * aside + shift + T0[:3, 3].astype(np.float32))
 
 
 def axis_angle(rotation: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
