@@ -17,7 +17,15 @@ from ttt_kd_ros.errors import CalibrationError
 IGNORE_LABEL = 255
 """Label of a point that has none: an invalid point in a prediction, an unlabelled one in ground truth."""
 
-DISTORTION_MODELS = ("plumb_bob",)
+COEFFICIENTS: Mapping[str, tuple[str, ...]] = {
+    "plumb_bob": ("k1", "k2", "p1", "p2", "k3"),
+    "rational_polynomial": ("k1", "k2", "p1", "p2", "k3", "k4", "k5", "k6"),
+    "equidistant": ("k1", "k2", "k3", "k4"),
+}
+"""Coefficients of each distortion model, named and ordered as in ``sensor_msgs/CameraInfo`` and OpenCV."""
+
+SHORTEST_FOCAL_LENGTH = 0.01
+"""Of the picture's size; shorter ones are no pixels. A fisheye lens that sees all around has 0.16."""
 
 
 @dataclass(frozen=True)
@@ -31,10 +39,11 @@ class Camera:
     K
         (3, 3) float64, intrinsic matrix [px]; the centre of the first pixel is (0, 0).
     distortion
-        Coefficients of `distortion_model`, at most five for ``plumb_bob`` (k1, k2, p1, p2, k3); empty for a
-        pinhole camera.
+        Coefficients of `distortion_model` in the order of `COEFFICIENTS`; missing ones are 0.
     distortion_model
-        Name as in ``sensor_msgs/CameraInfo``.
+        Name as in ``sensor_msgs/CameraInfo``. ``plumb_bob`` and ``rational_polynomial`` bend the picture of a pinhole
+        camera: without coefficients they are one. ``equidistant`` is a fisheye lens (Kannala-Brandt), which maps equal
+        angles to equal distances in the picture: without coefficients it is an ideal one.
 
     Raises
     ------
@@ -51,23 +60,44 @@ class Camera:
     def __post_init__(self) -> None:
         if self.width <= 0 or self.height <= 0:
             raise CalibrationError(f"camera size is {self.width}x{self.height}; set width and height of the CameraInfo")
+        self._check_matrix()
+        self._check_distortion()
+
+    @property
+    def coefficients(self) -> tuple[float, ...]:
+        """All coefficients of the distortion model, 0 where none is given; empty without distortion."""
+        if self.distortion_model not in COEFFICIENTS:
+            return ()
+        count = len(COEFFICIENTS[self.distortion_model])
+        return (*self.distortion[:count], *[0.0] * (count - len(self.distortion)))
+
+    def _check_matrix(self) -> None:
         if self.K.shape != (3, 3) or not np.isfinite(self.K).all():
             raise CalibrationError("K must be nine finite numbers")
-        if self.K[0, 0] <= 0 or self.K[1, 1] <= 0:
+        fx, fy = self.K[0, 0], self.K[1, 1]
+        if fx <= 0 or fy <= 0:
             raise CalibrationError(
-                f"focal lengths are {self.K[0, 0]:g} and {self.K[1, 1]:g}: the camera is uncalibrated; "
+                f"focal lengths are {fx:g} and {fy:g}: the camera is uncalibrated; "
                 "publish a CameraInfo with a calibrated K"
             )
+        if min(fx / self.width, fy / self.height) < SHORTEST_FOCAL_LENGTH:
+            raise CalibrationError(
+                f"focal lengths are {fx:g} and {fy:g} in a picture of {self.width}x{self.height}; give K in pixels"
+            )
+
+    def _check_distortion(self) -> None:
         if not any(self.distortion):
             return
-        if self.distortion_model not in DISTORTION_MODELS:
+        if self.distortion_model not in COEFFICIENTS:
             raise CalibrationError(
-                f"distortion model '{self.distortion_model}' is not supported, only {', '.join(DISTORTION_MODELS)}; "
+                f"distortion model '{self.distortion_model}' is not supported, only {', '.join(COEFFICIENTS)}; "
                 "use the rectified picture and set the camera's `rectified` parameter"
             )
-        if len(self.distortion) > 5 or not np.isfinite(self.distortion).all():
+        names = COEFFICIENTS[self.distortion_model]
+        if any(self.distortion[len(names) :]) or not np.isfinite(self.distortion).all():
             raise CalibrationError(
-                f"plumb_bob takes up to five finite coefficients (k1, k2, p1, p2, k3), got {list(self.distortion)}"
+                f"{self.distortion_model} takes {len(names)} finite coefficients ({', '.join(names)}), "
+                f"got {list(self.distortion)}; name the model that they belong to, or use the rectified picture"
             )
 
 

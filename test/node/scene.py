@@ -25,7 +25,14 @@ XYZI = (
     ("z", PointField.FLOAT32),
     ("intensity", PointField.FLOAT32),
 )
-CODES = {PointField.FLOAT32: "f", PointField.FLOAT64: "d", PointField.UINT8: "B", PointField.INT16: "h"}
+CODES = {
+    PointField.FLOAT32: "f",
+    PointField.FLOAT64: "d",
+    PointField.UINT8: "B",
+    PointField.INT16: "h",
+    PointField.INT32: "i",
+    PointField.UINT32: "I",
+}
 
 # Pose of a camera (x right, y down, z forward) that looks along the x axis of the LiDAR (x forward, y left, z up).
 LIDAR_FROM_OPTICAL = (0.5, -0.5, 0.5, -0.5)  # w, x, y, z

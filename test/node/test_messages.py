@@ -8,16 +8,20 @@ import struct
 import cv2
 import numpy as np
 import pytest
+import torch
 from scene import camera_info, cloud, color_picture, compressed, image, unpacked
 from sensor_msgs.msg import CompressedImage, PointCloud2, PointField
 
 from ttt_kd_ros.classes import load_classes
 from ttt_kd_ros.errors import CalibrationError
 from ttt_kd_ros.frame import AdaptationReport, Segmentation
+from ttt_kd_ros.geometry.projection import project, scale_camera
 from ttt_kd_ros.ros.messages import (
     MessageError,
+    check_picture_size,
     packed_colors,
     read_camera,
+    read_field,
     read_image,
     read_points,
     stamp_of,
@@ -103,7 +107,13 @@ class TestReadPoints:
 
     def test_integer_coordinates_are_refused(self):
         message = cloud([(1, 2, 3)], fields=tuple((n, PointField.INT16) for n in "xyz"))
-        with pytest.raises(MessageError, match="field x has datatype 3"):
+        with pytest.raises(MessageError, match="field x, y, z holds integers"):
+            read_points(message)
+
+    def test_a_field_of_no_known_type_is_refused(self):
+        message = cloud(POINTS)
+        message.fields[1].datatype = 42
+        with pytest.raises(MessageError, match="field y has datatype 42"):
             read_points(message)
 
     def test_a_field_beyond_the_point_is_refused(self):
@@ -111,6 +121,28 @@ class TestReadPoints:
         message.fields[2].offset = 10
         with pytest.raises(MessageError, match="beyond its point_step of 12"):
             read_points(message)
+
+
+class TestReadField:
+    @pytest.mark.parametrize("layout", [{}, {"big_endian": True}, {"height": 2, "row_padding": 3, "point_padding": 5}])
+    @pytest.mark.parametrize(
+        ("datatype", "kind", "value"),
+        [
+            (PointField.UINT8, "u1", 200),
+            (PointField.INT16, "i2", -7),
+            (PointField.UINT32, "u4", 4_000_000_000),
+            (PointField.FLOAT64, "f8", 1.7e9 + 1e-6),
+        ],
+    )
+    def test_values_come_in_their_own_type(self, datatype, kind, value, layout):
+        message = cloud([(1.0, 2.0, 3.0, value), (4.0, 5.0, 6.0, 0)], fields=(*XYZ, ("v", datatype)), **layout)
+        values = read_field(message, "v")
+        assert values.dtype == np.dtype(kind)
+        assert values.tolist() == [value, 0]
+
+    def test_a_missing_field_is_named(self):
+        with pytest.raises(MessageError, match="no field t; its fields are x, y, z, intensity"):
+            read_field(cloud(POINTS), "t")
 
 
 class TestReadImage:
@@ -222,12 +254,28 @@ class TestReadCamera:
         info.distortion_model, info.d = model, d
         assert not any(read_camera(info, rectified=False).distortion)
 
-    def test_another_distortion_model_is_refused_unless_the_picture_is_rectified(self):
+    @pytest.mark.parametrize(
+        ("model", "d"),
+        [("rational_polynomial", [0.1, -0.2, 0.0, 0.0, 0.05, 0.3, 0.1, 0.0]), ("equidistant", [0.1, 0.0, 0.0, 0.0])],
+    )
+    def test_the_distortion_model_comes_with_its_coefficients(self, model, d):
         info = camera_info()
-        info.distortion_model, info.d = "equidistant", [0.1, 0.0, 0.0, 0.0]
-        with pytest.raises(CalibrationError, match="equidistant"):
+        info.distortion_model, info.d = model, d
+        camera = read_camera(info, rectified=False)
+        assert (camera.distortion_model, camera.distortion) == (model, tuple(d))
+
+    @pytest.mark.parametrize("model", ["equidistant", "omni"])
+    def test_a_rectified_picture_is_a_pinhole_cameras_whatever_the_lens(self, model):
+        info = camera_info()
+        info.distortion_model, info.d = model, [0.1, 0.0, 0.0, 0.0]
+        camera = read_camera(info, rectified=True)
+        assert (camera.distortion_model, camera.distortion) == ("plumb_bob", ())
+
+    def test_an_unknown_distortion_model_is_refused_unless_the_picture_is_rectified(self):
+        info = camera_info()
+        info.distortion_model, info.d = "omni", [0.1, 0.0, 0.0, 0.0]
+        with pytest.raises(CalibrationError, match="omni"):
             read_camera(info, rectified=False)
-        assert read_camera(info, rectified=True).distortion == ()
 
     def test_a_zero_k_is_refused(self):
         with pytest.raises(CalibrationError, match="uncalibrated"):
@@ -242,6 +290,59 @@ class TestReadCamera:
         assert (part.width, part.height) == (16, 12)
         np.testing.assert_array_equal(whole.K - part.K, [[0, 0, 4], [0, 0, 6], [0, 0, 0]])
 
+    def test_a_region_outside_the_picture_is_refused(self):
+        info = camera_info()
+        info.roi.x_offset, info.roi.width, info.roi.height = 20, 16, 12
+        with pytest.raises(CalibrationError, match=r"16x12 at \(20, 0\) is not in the picture of 32x24"):
+            read_camera(info, rectified=False)
+
+
+class TestPictureSize:
+    INFO = camera_info()  # 32 x 24
+
+    @pytest.mark.parametrize("size", [(32, 24), (16, 12), (64, 48), (8, 6), (11, 8), (320, 241)])
+    def test_a_picture_that_is_scaled_up_to_a_pixel_is_taken(self, size):
+        width, height = size
+        check_picture_size(self.INFO, np.zeros((height, width, 3), np.uint8))
+
+    @pytest.mark.parametrize("size", [(32, 22), (24, 32), (32, 32), (224, 224)])
+    def test_a_picture_that_is_cut_or_squeezed_is_refused(self, size):
+        width, height = size
+        with pytest.raises(CalibrationError, match=f"picture is {width}x{height}, CameraInfo describes 32x24"):
+            check_picture_size(self.INFO, np.zeros((height, width, 3), np.uint8))
+
+    def test_binning_may_differ_in_width_and_height(self):
+        info = camera_info()
+        info.binning_x, info.binning_y = 4, 2
+        check_picture_size(info, np.zeros((12, 8, 3), np.uint8))
+        with pytest.raises(CalibrationError, match="8x12"):
+            check_picture_size(info, np.zeros((24, 32, 3), np.uint8))
+
+    def test_a_region_of_interest_has_its_own_shape(self):
+        info = camera_info()
+        info.roi.x_offset, info.roi.width, info.roi.height = 4, 16, 20
+        check_picture_size(info, np.zeros((20, 16, 3), np.uint8))
+        with pytest.raises(CalibrationError, match="16x20"):
+            check_picture_size(info, np.zeros((24, 32, 3), np.uint8))
+
+
+def test_a_point_is_found_in_a_binned_picture_of_a_region_where_it_is_in_the_whole_picture():
+    """A bright pixel of the whole picture, cut and averaged as a camera with region and binning would."""
+    info = camera_info(focal=100.0)
+    info.width, info.height, info.k[2], info.k[5] = 320, 240, 159.5, 119.5
+    whole = np.zeros((240, 320, 3), np.uint8)
+    point = torch.tensor([[0.253, -0.117, 1.0]])
+    (u, v), _ = (x[0] for x in project(read_camera(info, rectified=False), point))
+    whole[round(float(v)) - 1 : round(float(v)) + 3, round(float(u)) : round(float(u)) + 2] = 200
+    info.roi.x_offset, info.roi.y_offset, info.roi.width, info.roi.height = 40, 20, 240, 160
+    info.binning_x, info.binning_y = 2, 4
+    picture = whole[20:180, 40:280].reshape(40, 4, 120, 2, 3).mean(axis=(1, 3))
+    check_picture_size(info, picture.astype(np.uint8))
+    pixels, visible = project(scale_camera(read_camera(info, rectified=False), 120, 40), point)
+    column, row = (round(float(x)) for x in pixels[0])
+    assert visible[0]
+    assert picture[row, column, 0] > 0
+
 
 class TestWriteCloud:
     CLASSES = load_classes("street6")
@@ -250,7 +351,7 @@ class TestWriteCloud:
         segmentation = Segmentation(
             np.array(labels, np.uint8), np.array(confidence, np.float32), AdaptationReport(0, "off")
         )
-        return write_cloud(message, read_points(message), segmentation, packed_colors(self.CLASSES.palette()))
+        return write_cloud(message, segmentation, packed_colors(self.CLASSES.palette()))
 
     def test_points_keep_their_place_and_get_label_confidence_and_colour(self):
         result = self.write(cloud(POINTS), [0, 5, 255, 3], [0.5, 1.0, 0.0, 0.25])

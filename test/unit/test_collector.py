@@ -6,12 +6,23 @@ import threading
 
 import pytest
 
-from ttt_kd_ros.ros.collector import PICTURES_KEPT, SCANS_KEPT, Collector
-from ttt_kd_ros.ros.counts import LATE_IMAGE, NO_IMAGE, OVERLOAD, RECEIVED, SCANS, Counts, camera_subject
+from ttt_kd_ros.ros.collector import PICTURES_KEPT, SCANS_IN_VAIN, SCANS_KEPT, Collector, Timing
+from ttt_kd_ros.ros.counts import (
+    LATE_IMAGE,
+    NO_IMAGE,
+    NO_STAMP,
+    OVERLOAD,
+    RECEIVED,
+    SCANS,
+    STALE_IMAGE,
+    Counts,
+    camera_subject,
+)
 
 MS = 1_000_000
 TOLERANCE = 50 * MS
 WAIT = 100 * MS
+FRONT = camera_subject("front")
 
 
 class HandTurnedClock:
@@ -26,7 +37,7 @@ class Setup:
     def __init__(self, *cameras: str) -> None:
         self.clock = HandTurnedClock()
         self.counts = Counts()
-        self.collector = Collector[str, str](dict.fromkeys(cameras, TOLERANCE), WAIT, self.counts, self.clock)
+        self.collector = Collector[str, str](dict.fromkeys(cameras, Timing(TOLERANCE)), WAIT, self.counts, self.clock)
 
     def scan(self, stamp_ms: float) -> None:
         self.collector.add_scan(round(stamp_ms * MS), f"scan {stamp_ms}")
@@ -68,10 +79,10 @@ def test_the_earlier_picture_is_taken_if_it_is_nearer():
 
 def test_of_two_pictures_with_one_stamp_the_later_one_is_taken():
     s = Setup("front")
-    s.collector.add_picture("front", 0, "first")
-    s.collector.add_picture("front", 0, "second")
-    s.scan(0)
-    assert s.taken() == ("scan 0", {"front": "second"})
+    s.collector.add_picture("front", MS, "first")
+    s.collector.add_picture("front", MS, "second")
+    s.scan(1)
+    assert s.taken() == ("scan 1", {"front": "second"})
 
 
 def test_a_picture_of_the_same_stamp_needs_no_later_one():
@@ -164,15 +175,15 @@ def test_while_the_worker_is_busy_a_newer_ready_scan_replaces_the_one_that_waits
 def test_no_scan_is_lost_to_a_camera_slower_than_the_scans():
     s = Setup("front")
     taken = []
-    for stamp in range(0, 1000, 100):
+    for stamp in range(1000, 2000, 100):
         s.clock.now = stamp * MS
         s.scan(stamp)
         if stamp % 200 == 0:
             s.picture("front", stamp)
         while (job := s.taken()) is not None:
             taken.append(job)
-    with_picture = {f"scan {stamp}": {"front": f"front {stamp}"} for stamp in range(0, 1000, 200)}
-    assert taken == [(f"scan {stamp}", with_picture.get(f"scan {stamp}", {})) for stamp in range(0, 900, 100)]
+    with_picture = {f"scan {stamp}": {"front": f"front {stamp}"} for stamp in range(1000, 2000, 200)}
+    assert taken == [(f"scan {stamp}", with_picture.get(f"scan {stamp}", {})) for stamp in range(1000, 1900, 100)]
     assert s.count(SCANS, OVERLOAD) == 0
 
 
@@ -226,7 +237,7 @@ def test_what_is_kept_is_bounded():
     s = Setup("front", "dead")
     for i in range(10 * SCANS_KEPT):
         s.scan(i)
-        s.picture("front", i)
+        s.picture("front", i + 0.5)
     assert len(s.collector._waiting) == SCANS_KEPT
     assert len(s.collector._pictures["front"]) == PICTURES_KEPT
     assert s.count(SCANS, OVERLOAD) == 9 * SCANS_KEPT
@@ -234,7 +245,7 @@ def test_what_is_kept_is_bounded():
 
 def test_after_the_clock_went_back_pictures_match_again():
     s = Setup("front")
-    for start in (10_000, 0):
+    for start in (10_000, 100):
         for i in range(5):
             stamp = start + 100 * i
             s.picture("front", stamp)
@@ -246,7 +257,7 @@ def test_new_tolerances_and_waiting_times_hold_for_waiting_scans():
     s = Setup("front")
     s.picture("front", 30)
     s.scan(100)
-    s.collector.configure({"front": 80 * MS}, 0)
+    s.collector.configure({"front": Timing(80 * MS)}, 0)
     assert s.taken() == ("scan 100", {"front": "front 30"})
 
 
@@ -257,6 +268,131 @@ def test_a_job_tells_when_its_scan_arrived():
     job = s.collector.take()
     assert job is not None
     assert (job.stamp, job.arrival) == (7 * MS, 42)
+
+
+def drive(s, scans, *, delay_ms=None, stamp_error_ms=0.0):
+    """Scans at 10 Hz, each with a picture that arrives later by `delay_ms`; how long each scan waited [ms].
+
+    The clock goes on by a millisecond at a time, and the worker looks whenever it does.
+    """
+    waits = []
+    start = s.clock.now // MS
+    for i in range(scans):
+        stamp = start + 100 * i
+        s.clock.now = stamp * MS
+        s.scan(stamp)
+        for after in range(100):
+            s.clock.now = (stamp + after) * MS
+            if delay_ms is not None and (after - delay_ms) % 100 == 0 and stamp + after >= start + delay_ms:
+                s.picture("front", stamp + after - delay_ms + stamp_error_ms)
+            while (job := s.collector.take()) is not None:
+                waits.append(stamp + after - job.arrival // MS)
+    s.clock.now = (start + 100 * scans) * MS
+    return waits
+
+
+def running(*cameras):
+    s = Setup(*cameras)
+    s.clock.now = 1000 * MS
+    assert s.taken() is None
+    return s
+
+
+def test_a_camera_that_never_sends_costs_a_few_scans_the_waiting_time_and_no_more():
+    s = running("front")
+    waits = drive(s, 50)
+    assert waits[:SCANS_IN_VAIN] == [100] * SCANS_IN_VAIN
+    assert waits[SCANS_IN_VAIN + 1 :] == [0] * (50 - SCANS_IN_VAIN - 1)
+    assert s.count(FRONT, NO_IMAGE) == 50
+
+
+def test_a_camera_that_dies_costs_a_few_scans_the_waiting_time_and_no_more():
+    s = running("front")
+    assert max(drive(s, 20, delay_ms=30)) == 30
+    waits = drive(s, 50)
+    assert sum(wait > 0 for wait in waits) <= SCANS_IN_VAIN + 1
+    assert waits[-30:] == [0] * 30
+
+
+def test_a_camera_that_comes_back_is_waited_for_again():
+    s = running("front")
+    drive(s, 30)
+    before = s.count(FRONT, NO_IMAGE) + s.count(FRONT, LATE_IMAGE)
+    waits = drive(s, 20, delay_ms=30)
+    assert waits[-19:] == [30] * 19
+    assert s.count(FRONT, NO_IMAGE) + s.count(FRONT, LATE_IMAGE) == before + 1
+
+
+def test_a_dead_camera_does_not_keep_scans_from_waiting_for_the_others():
+    s = running("front", "left")
+    waits = drive(s, 30, delay_ms=30)
+    assert waits[-10:] == [30] * 10
+    assert s.count(FRONT, NO_IMAGE) == 0
+    assert s.count(camera_subject("left"), NO_IMAGE) == 30
+
+
+def test_a_camera_that_is_always_later_than_the_waiting_time_is_not_waited_for():
+    s = running("front")
+    waits = drive(s, 40, delay_ms=130)
+    assert waits[-20:] == [0] * 20
+    assert s.count(FRONT, LATE_IMAGE) >= 38
+
+
+def test_with_a_longer_waiting_time_a_late_camera_is_waited_for_again():
+    s = running("front")
+    drive(s, 40, delay_ms=130)
+    s.collector.configure({"front": Timing(TOLERANCE)}, 200 * MS)
+    waits = drive(s, 20, delay_ms=130)
+    assert waits[-10:] == [130] * 10
+
+
+@pytest.mark.parametrize("error_ms", [-5000.0, 7000.0])
+def test_a_camera_whose_clock_is_wrong_is_not_waited_for(error_ms):
+    s = running("front")
+    s.clock.now = 100_000 * MS
+    waits = drive(s, 40, delay_ms=30, stamp_error_ms=error_ms)
+    assert waits[-20:] == [0] * 20
+    assert s.count(FRONT, STALE_IMAGE if error_ms < 0 else NO_IMAGE) >= 39
+
+
+def test_the_offset_is_added_to_the_stamps_of_pictures():
+    s = Setup("front")
+    s.collector.configure({"front": Timing(TOLERANCE, offset=-300 * MS)}, WAIT)
+    s.picture("front", 410)
+    s.scan(100)
+    job = s.collector.take()
+    assert job is not None
+    assert (job.pictures["front"].stamp, job.pictures["front"].message) == (110 * MS, "front 410")
+
+
+def test_a_picture_without_a_stamp_belongs_to_no_scan_and_is_counted_as_such():
+    s = Setup("front")
+    s.picture("front", 0)
+    s.collector.configure({"front": Timing(TOLERANCE)}, 0)
+    s.scan(0)
+    assert s.taken() == ("scan 0", {})
+    assert (s.count(FRONT, RECEIVED), s.count(FRONT, NO_STAMP), s.count(FRONT, NO_IMAGE)) == (1, 1, 1)
+    assert (s.count(SCANS, RECEIVED), s.count(SCANS, NO_STAMP)) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("stamps", "cause", "told"),
+    [
+        ((), NO_IMAGE, "none has come yet"),
+        ((3000, 3920, 4070), NO_IMAGE, "the nearest is 70 ms after its scan"),
+        ((3900,), NO_IMAGE, "the nearest is 100 ms before its scan"),
+        ((2500,), STALE_IMAGE, "the newest is 1.5 s older than its scan"),
+    ],
+)
+def test_why_a_scan_has_no_picture_is_told(stamps, cause, told):
+    s = Setup("front")
+    for stamp in stamps:
+        s.picture("front", stamp)
+    s.scan(4000)
+    s.clock.now = WAIT
+    assert s.taken() == ("scan 4000", {})
+    assert s.count(FRONT, cause) == 1
+    assert s.counts.snapshot().details[FRONT, cause] == told
 
 
 class Worker:
@@ -287,17 +423,17 @@ def test_a_ready_scan_wakes_the_waiting_worker():
 
 
 def test_the_deadline_wakes_the_waiting_worker():
-    collector = Collector[str, str]({"front": TOLERANCE}, 20 * MS, Counts())
+    collector = Collector[str, str]({"front": Timing(TOLERANCE)}, 20 * MS, Counts())
     worker = Worker(collector)
     collector.add_scan(0, "scan")
     assert worker.join() == ["scan"]
 
 
 def test_a_shorter_waiting_time_wakes_the_waiting_worker():
-    collector = Collector[str, str]({"front": TOLERANCE}, 1000 * WAIT, Counts())
+    collector = Collector[str, str]({"front": Timing(TOLERANCE)}, 1000 * WAIT, Counts())
     worker = Worker(collector)
     collector.add_scan(0, "scan")
-    collector.configure({"front": TOLERANCE}, 20 * MS)
+    collector.configure({"front": Timing(TOLERANCE)}, 20 * MS)
     assert worker.join() == ["scan"]
 
 

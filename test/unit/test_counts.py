@@ -54,7 +54,7 @@ def test_every_cause_of_a_scan_is_told_with_how_to_mend_it(cause):
     result = status(SCANS, "/points", counts.snapshot(), Snapshot())
     assert result.level > Level.OK
     assert result.causes == (cause,)
-    assert result.message == f"1 x {cause}: {SCAN_CAUSES[cause]}"
+    assert result.message == f"/points: 1 x {cause}: {SCAN_CAUSES[cause]}"
     assert result.counts[cause] == 1
 
 
@@ -63,7 +63,7 @@ def test_every_cause_of_a_camera_is_told_with_how_to_mend_it(cause):
     counts = counted((FRONT, RECEIVED), (FRONT, cause), (FRONT, cause))
     result = status(FRONT, "/front/image_raw", counts.snapshot(), Snapshot())
     assert (result.level, result.causes) == (Level.WARN, (cause,))
-    assert result.message == f"2 x {cause}: {CAMERA_CAUSES[cause]}"
+    assert result.message == f"/front/image_raw: 2 x {cause}: {CAMERA_CAUSES[cause]}"
 
 
 def test_a_missing_base_transform_is_an_error():

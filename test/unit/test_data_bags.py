@@ -16,6 +16,7 @@ from scipy.spatial.transform import Rotation
 from ttt_kd_ros.classes import load_classes
 from ttt_kd_ros.data import open_folder
 from ttt_kd_ros.errors import DataError
+from ttt_kd_ros.frame import Camera
 from ttt_kd_ros.replay.bag import BagWriter, bag_sha256, open_bag, read
 from ttt_kd_ros.replay.convert import convert
 from ttt_kd_ros.replay.discovery import discover
@@ -214,8 +215,6 @@ def info():
 
 
 def open_camera():
-    from ttt_kd_ros.frame import Camera
-
     return Camera(4, 4, np.array(data_folders.K))
 
 
@@ -315,6 +314,34 @@ def test_of_pictures_that_are_there_both_raw_and_compressed_the_raw_ones_are_tak
     )
     (camera,) = discover(bag).cameras
     assert camera.published_topic == "/cam/image_raw"
+
+
+@pytest.mark.parametrize(
+    ("topic", "rectified"), [("image_rect", True), ("image_rect_color", True), ("image_raw", False), ("image", False)]
+)
+def test_pictures_that_image_proc_has_rectified_are_used_as_such(topic, rectified, tmp_path):
+    bag = bag_with(
+        tmp_path / "bag",
+        ("/points", cloud()),
+        (f"/cam/{topic}/compressed", compressed_image(1, "camera_optical", b"", ".jpg")),
+        ("/cam/camera_info", info()),
+        MOUNTED,
+    )
+    assert discover(bag).parameters().get("camera.cam.rectified", False) == rectified
+
+
+@pytest.mark.parametrize(
+    ("model", "distortion", "count"),
+    [
+        ("plumb_bob", (), 5),
+        ("rational_polynomial", (0.1, 0.2, 0.0, 0.0, 0.05, 0.3), 8),
+        ("equidistant", (0.1, -0.2), 4),
+    ],
+)
+def test_a_camera_info_has_every_coefficient_of_its_model(model, distortion, count):
+    message = camera_info(1, "camera_optical", Camera(4, 4, np.array(data_folders.K), distortion, model))
+    assert message.distortion_model == model
+    assert message.d.tolist() == [*distortion, *[0.0] * (count - len(distortion))]
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,7 @@ def test_pairs_are_the_points_with_their_projections():
     pixels, visible = project(CAMERA, points)
     assert torch.equal(pairs.points, visible.nonzero().squeeze(1))
     assert torch.equal(pairs.pixels, pixels[visible])
-    assert torch.equal(pairs.depth, points[visible, 2])
+    assert torch.equal(pairs.depth, points[visible].norm(dim=1))
 
 
 def test_a_wall_behind_an_obstacle_is_hidden_and_the_wall_beside_it_is_not():
@@ -61,6 +61,22 @@ def test_ground_hides_no_ground():
 def test_a_surface_slightly_behind_another_is_not_hidden():
     front, back = surface(20.0, (-2, 2), (-2, 2)), surface(20.4, (-2, 2), (-2, 2))
     assert paired(torch.cat([front, back])).all()
+
+
+def test_a_fisheye_camera_pairs_points_beside_and_behind_itself_unless_they_are_hidden():
+    camera = Camera(
+        1000, 1000, np.array([[250.0, 0.0, 499.5], [0.0, 250.0, 499.5], [0.0, 0.0, 1.0]]), (), "equidistant"
+    )
+    ring = np.radians(np.arange(-100, 101, 0.5))
+    circle = np.stack([np.sin(ring), np.zeros_like(ring), np.cos(ring)], axis=1)
+    wall = torch.tensor(np.concatenate([20 * circle + [0, y, 0] for y in np.arange(-4, 4, 0.1)]), dtype=torch.float32)
+    obstacle = wall[(wall[:, 2] < -2) & (wall[:, 0] > 0)] / 2
+    shown = torch.zeros(len(wall) + len(obstacle), dtype=torch.bool)
+    shown[pair_points(torch.cat([wall, obstacle]), camera).points] = True
+    behind = (wall[:, 2] < -2.5) & (wall[:, 1].abs() < 3)
+    assert shown[len(wall) :].all()
+    assert shown[: len(wall)][behind & (wall[:, 0] < 0)].all()
+    assert not shown[: len(wall)][behind & (wall[:, 0] > 0)].any()
 
 
 def test_no_visible_point_gives_no_pair():

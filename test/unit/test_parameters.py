@@ -11,6 +11,7 @@ import yaml
 from ttt_kd_ros.adaptation.settings import AdaptationSettings
 from ttt_kd_ros.errors import InputError
 from ttt_kd_ros.ros import parameter_docs
+from ttt_kd_ros.ros.collector import Timing
 from ttt_kd_ros.ros.parameters import CAMERA_PARAMETERS, PARAMETERS, Parameter, camera_parameters, settings_from
 
 ROOT = Path(__file__).parents[2]
@@ -30,9 +31,10 @@ def test_the_defaults_are_valid():
 
 
 def test_milliseconds_become_nanoseconds():
-    settings = settings_from(values(("front",), image_wait_ms=12.5, **{"camera.front.tolerance_ms": 0.25}))
+    times = {"camera.front.tolerance_ms": 0.25, "camera.front.time_offset_ms": -1.5}
+    settings = settings_from(values(("front",), image_wait_ms=12.5, **times))
     assert settings.image_wait_ns == 12_500_000
-    assert settings.tolerances_ns == {"front": 250_000}
+    assert settings.timings == {"front": Timing(250_000, -1_500_000)}
 
 
 def test_a_camera_has_its_name_in_its_topics():

@@ -140,12 +140,15 @@ class Record:
         (N,) uint8 class of each point, `IGNORE_LABEL` where it has none; None without ground truth.
     pictures
         The pictures that belong to the scan.
+    times
+        (N,) float32 time of each point after the stamp [s]; None where it is unknown.
     """
 
     stamp: int
     points: NDArray[np.float32]
     labels: NDArray[np.uint8] | None
     pictures: tuple[Picture, ...]
+    times: NDArray[np.float32] | None = None
 
 
 class Folder(ABC):
@@ -173,6 +176,8 @@ class Folder(ABC):
     """Label map (``config/labels``) of the format's own labels; None without labels."""
     intensity_scale: ClassVar[float] = 1.0
     """Largest value of the intensity."""
+    time_array: ClassVar[str | None] = None
+    """Array of the scans that holds the time of each point after the stamp [s]; None where it is unknown."""
     T_base_scan: NDArray[np.float64]
     """(4, 4) maps scan coordinates to the base frame: x forward, y left, z up, z = 0 on the ground."""
 
@@ -220,10 +225,12 @@ class Folder(ABC):
     def record(self, index: int) -> Record:
         """One scan, with intensity, and where its pictures lie."""
         path = self._content.scans[index]
-        points, labels = self._points(read_arrays(path), path)
+        arrays = read_arrays(path)
+        points, labels = self._points(arrays, path)
         if self._classes is not None:
             labels = self._classes[labels]
-        return Record(self.stamps[index], points, labels, self._pictures(index % len(self)))
+        times = self._times(arrays, len(points), path)
+        return Record(self.stamps[index], points, labels, self._pictures(index % len(self)), times)
 
     def _stamp(self, scan: Path) -> int:
         """Scans are numbered and come at 10 Hz unless the format says otherwise."""
@@ -238,6 +245,14 @@ class Folder(ABC):
         if points.ndim != 2 or points.shape[1] != 4 or (labels is not None and labels.shape != points.shape[:1]):
             raise DataError(f"{path}: 'points' must be (N, 4) and 'label' (N,)")
         return points.astype(np.float32, copy=False), None if labels is None else labels.astype(np.uint8, copy=False)
+
+    def _times(self, arrays: Mapping[str, NDArray[Any]], count: int, path: Path) -> NDArray[np.float32] | None:
+        if self.time_array is None:
+            return None
+        times = array(arrays, self.time_array, path)
+        if times.shape != (count,) or not np.isfinite(times).all():
+            raise DataError(f"{path}: '{self.time_array}' must be ({count},) finite numbers")
+        return times.astype(np.float32, copy=False)
 
     def _pictures(self, index: int) -> tuple[Picture, ...]:
         return ()

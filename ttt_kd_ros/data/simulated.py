@@ -31,6 +31,7 @@ class Simulated(Folder):
     kind = KIND
     needs = f"'points' and 'label' in the scans; 'kind' = '{KIND}' in calib.json"
     label_map = "simulated"
+    time_array = "t_offset"
 
     def __init__(self, content: Content, classes: ClassList) -> None:
         super().__init__(content, classes)
@@ -70,17 +71,17 @@ class Simulated(Folder):
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataError(f"{path} is damaged ({error!r}); simulate the folder anew") from error
 
-    def _times(self, scan: Path) -> Mapping[str, Any]:
+    def _stamps_of(self, scan: Path) -> Mapping[str, Any]:
         number = scan_number(scan)
         if number >= len(self._motion.scans):
             raise DataError(f"{self._content.path / 'poses.json'} knows no scan {number}")
         return self._motion.scans[number]
 
     def _stamp(self, scan: Path) -> int:
-        return int(self._times(scan)["stamp"])
+        return int(self._stamps_of(scan)["stamp"])
 
     def _pictures(self, index: int) -> tuple[Picture, ...]:
-        stamps = self._times(self._content.scans[index])["pictures"]
+        stamps = self._stamps_of(self._content.scans[index])["pictures"]
         return tuple(self._picture(index, name, int(stamps[name])) for name in self._cameras)
 
     def _picture(self, index: int, name: str, stamp: int) -> Picture:

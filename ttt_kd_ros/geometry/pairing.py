@@ -51,7 +51,7 @@ class Pairs:
     pixels
         (M, 2) float32 [px].
     depth
-        (M,) float32 [m] along the optical axis.
+        (M,) float32 [m], distance from the camera.
     """
 
     points: Tensor
@@ -73,7 +73,7 @@ def pair_points(points: Tensor, camera: Camera, occlusion: OcclusionSettings = O
     """
     pixels, visible = project(camera, points)
     rows = visible.nonzero().squeeze(1)
-    pixels, depth = pixels[rows], points[rows, 2]
+    pixels, depth = pixels[rows], points[rows].norm(dim=1)
     shown = ~_hidden(pixels, depth, camera, occlusion)
     return Pairs(rows[shown], pixels[shown], depth[shown])
 

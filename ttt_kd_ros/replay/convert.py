@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
+from bisect import bisect_left
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -19,6 +22,7 @@ CLASSES_KEY = "ttt_kd_classes"
 """Key of the bag's metadata that holds the class list of the ground truth, as JSON of `ClassList.to_dict`."""
 
 _POINT = np.dtype([("x", "<f4"), ("y", "<f4"), ("z", "<f4"), ("intensity", "<f4")])
+_TIMED = np.dtype([*_POINT.descr, ("t", "<f4")])
 _LABELLED = np.dtype([("x", "<f4"), ("y", "<f4"), ("z", "<f4"), ("label", "u1")])
 
 
@@ -26,7 +30,8 @@ def convert(folder: Folder, bag: str | Path, *, storage: str = "mcap", raw: bool
     """Write a data folder as a bag.
 
     Topics: ``/points``, ``/<camera>/image_raw[/compressed]``, ``/<camera>/camera_info``, ``/tf_static``, ``/tf`` where
-    the motion is known, ``/ground_truth`` where there are labels. The same folder gives the same messages.
+    the motion is known, ``/ground_truth`` where there are labels. Where the times of the points are known, they are the
+    field ``t`` [s after the stamp], and a scan comes once it is complete. The same folder gives the same messages.
 
     Parameters
     ----------
@@ -48,11 +53,12 @@ def convert(folder: Folder, bag: str | Path, *, storage: str = "mcap", raw: bool
         if folder.label_map:
             writer.remember(CLASSES_KEY, json.dumps(folder.classes.to_dict()))
         _write_transforms(writer, folder)
+        pose_stamps = [pose.stamp for pose in folder.trajectory()]
         for index in range(len(folder)):
             record = folder.record(index)
             for picture in record.pictures:
                 _write_picture(writer, picture, raw)
-            _write_scan(writer, record)
+            _write_scan(writer, record, pose_stamps)
 
 
 def _write_transforms(writer: BagWriter, folder: Folder) -> None:
@@ -82,15 +88,29 @@ def _write_picture(writer: BagWriter, picture: Picture, raw: bool) -> None:
         writer.write(f"/{name}/image_raw/compressed", stamp, message)
 
 
-def _write_scan(writer: BagWriter, record: Record) -> None:
+def _write_scan(writer: BagWriter, record: Record, pose_stamps: Sequence[int]) -> None:
     points = np.ascontiguousarray(record.points, dtype="<f4").view(_POINT)[:, 0]
-    writer.write("/points", record.stamp, point_cloud(record.stamp, "lidar", points))
+    complete = record.stamp
+    if record.times is not None and len(points):
+        timed = np.empty(len(points), dtype=_TIMED)
+        for name in _POINT.names or ():
+            timed[name] = points[name]
+        timed["t"] = record.times
+        points, complete = timed, _completion(record.stamp, float(record.times.max()), pose_stamps)
+    writer.write("/points", complete, point_cloud(record.stamp, "lidar", points))
     if record.labels is not None:
         labelled = np.empty(len(points), dtype=_LABELLED)
         for axis in "xyz":
             labelled[axis] = points[axis]
         labelled["label"] = record.labels
-        writer.write("/ground_truth", record.stamp, point_cloud(record.stamp, "lidar", labelled))
+        writer.write("/ground_truth", complete, point_cloud(record.stamp, "lidar", labelled))
+
+
+def _completion(stamp: int, last_point: float, pose_stamps: Sequence[int]) -> int:
+    """When all points of a scan are measured and the motion until then is known [ns]."""
+    end = stamp + max(0, math.ceil(last_point * 1e9))
+    after = bisect_left(pose_stamps, end)
+    return pose_stamps[after] if after < len(pose_stamps) else end
 
 
 def _decode(encoded: bytes, path: Path) -> NDArray[np.uint8]:

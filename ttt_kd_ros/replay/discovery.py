@@ -52,6 +52,11 @@ class CameraTopics:
         """Topic of the pictures on the wire."""
         return self.image_topic + ("/compressed" if self.transport == "compressed" else "")
 
+    @property
+    def rectified(self) -> bool:
+        """Whether the pictures are rectified, as the names that image_proc gives them say."""
+        return posixpath.basename(self.image_topic).startswith("image_rect")
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -96,6 +101,8 @@ class Layout:
             values[f"camera.{camera.name}.image_topic"] = camera.image_topic
             values[f"camera.{camera.name}.info_topic"] = camera.info_topic
             values[f"camera.{camera.name}.transport"] = camera.transport
+            if camera.rectified:
+                values[f"camera.{camera.name}.rectified"] = True
         return values
 
 

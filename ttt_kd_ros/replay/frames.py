@@ -88,18 +88,19 @@ class BagFrames:
         self._counts.add(SCANS, RECEIVED)
         stamp = stamp_of(data)
         job: ScanJob = Job(stamp, _message(data, PointCloud2, self._layout.points_topic), self._pictures_of(stamp), 0)
-        frame = self._assembler.assemble(job, self._settings.cameras, transform_wait_ns=0)
+        frame = self._assembler.assemble(job, replace(self._settings, transform_wait_ns=0))
         truth = self._truths.nearest(stamp, 0)
         return frame if frame is None or truth is None else replace(frame, labels=cloud_labels(truth))
 
     def _pictures_of(self, stamp: int) -> Mapping[str, Picture[ImageMessage]]:
         pictures = {}
         for camera in self._settings.cameras:
-            data = self._pictures[camera.name].nearest(stamp, camera.tolerance_ns)
+            offset = camera.timing.offset
+            data = self._pictures[camera.name].nearest(stamp - offset, camera.timing.tolerance)
             if data is None:
                 self._counts.add(camera_subject(camera.name), NO_IMAGE)
             else:
-                pictures[camera.name] = Picture(stamp_of(data), _picture(data, camera))
+                pictures[camera.name] = Picture(stamp_of(data) + offset, _picture(data, camera))
         return pictures
 
 

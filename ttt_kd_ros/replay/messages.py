@@ -131,7 +131,7 @@ def camera_info(stamp: int, frame_id: str, camera: Camera) -> Any:
         height=camera.height,
         width=camera.width,
         distortion_model=camera.distortion_model,
-        d=np.array([*camera.distortion, *[0.0] * (5 - len(camera.distortion))]),
+        d=np.array(camera.coefficients),
         k=camera.K.ravel(),
         r=np.eye(3).ravel(),
         p=np.hstack([camera.K, np.zeros((3, 1))]).ravel(),

@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from ttt_kd_ros.classes import ClassList
 from ttt_kd_ros.replay.messages import DIAGNOSTICS, cloud_labels, deserialize, stamp_of
 from ttt_kd_ros.replay.result import Result, Scores
-from ttt_kd_ros.ros.counts import EMPTY, PUBLISHED, SCAN_CAUSES, SCANS
+from ttt_kd_ros.ros.counts import ANSWERED, PUBLISHED, SCAN_CAUSES, SCANS
 
-DROP_CAUSES = tuple(cause for cause in SCAN_CAUSES if cause != EMPTY)
-"""Causes for which the node answers a scan with nothing; an empty scan gets an empty cloud."""
+DROP_CAUSES = tuple(cause for cause in SCAN_CAUSES if cause not in ANSWERED)
+"""Causes for which the node answers a scan with nothing."""
 UNANSWERED = "unanswered"
 
 

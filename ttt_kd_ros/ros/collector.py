@@ -9,18 +9,47 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from ttt_kd_ros.ros.counts import LATE_IMAGE, NO_IMAGE, OVERLOAD, RECEIVED, SCANS, Counts, camera_subject
+from ttt_kd_ros.ros.counts import (
+    LATE_IMAGE,
+    NO_IMAGE,
+    NO_STAMP,
+    OVERLOAD,
+    RECEIVED,
+    SCANS,
+    STALE_IMAGE,
+    Counts,
+    camera_subject,
+)
 
 ScanT = TypeVar("ScanT")
 PictureT = TypeVar("PictureT")
 
 PICTURES_KEPT = 16
 SCANS_KEPT = 32
+SCANS_IN_VAIN = 10
+"""After so many scans in a row without a picture in time, scans do not wait for the camera."""
+STALE_NS = 1_000_000_000
+
+
+@dataclass(frozen=True)
+class Timing:
+    """How the stamps of one camera's pictures relate to those of the scans.
+
+    Parameters
+    ----------
+    tolerance
+        How far apart the stamps of a scan and its picture may be [ns].
+    offset
+        Added to the stamps of the pictures [ns].
+    """
+
+    tolerance: int
+    offset: int = 0
 
 
 @dataclass(frozen=True)
 class Picture(Generic[PictureT]):
-    """A picture and its stamp [ns]."""
+    """A picture and when it was taken [ns]: its stamp and the camera's offset."""
 
     stamp: int
     message: PictureT
@@ -56,19 +85,30 @@ class _Waiting(Generic[ScanT, PictureT]):
     pictures: dict[str, Picture[PictureT]] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class _GoneWithout:
+    """A scan that went on without a picture of a camera, and why."""
+
+    stamp: int
+    arrival: int
+    cause: str
+
+
 class Collector(Generic[ScanT, PictureT]):
     """Collects scans and pictures from callbacks and hands jobs to one worker.
 
     The scan is the clock: it goes on as soon as no camera can have a better picture for it any more, which is once
     a picture taken at or after the scan has arrived (a camera's pictures arrive in the order of their stamps), or
-    when it has waited long enough. Ready scans are taken in turn; those that still lie there when newer ones become
-    ready while the worker is busy are dropped as overload. Memory is bounded by `PICTURES_KEPT` pictures for each
-    camera and `SCANS_KEPT` waiting scans.
+    when it has waited long enough. A camera for which `SCANS_IN_VAIN` scans in a row have waited in vain, because it is
+    dead, late or has another clock, is not waited for until a picture comes in time again.
+
+    Ready scans are taken in turn; those that still lie there when newer ones become ready while the worker is busy are
+    dropped as overload. Memory is bounded by `PICTURES_KEPT` pictures for each camera and `SCANS_KEPT` waiting scans.
 
     Parameters
     ----------
-    tolerances
-        How far apart the stamps of a scan and its picture may be, for each camera [ns].
+    timings
+        Of each camera.
     wait
         How long a scan waits for its pictures [ns].
     counts
@@ -79,33 +119,40 @@ class Collector(Generic[ScanT, PictureT]):
 
     def __init__(
         self,
-        tolerances: Mapping[str, int],
+        timings: Mapping[str, Timing],
         wait: int,
         counts: Counts,
         clock: Callable[[], int] = time.monotonic_ns,
     ) -> None:
-        self._tolerances = dict(tolerances)
+        self._timings = dict(timings)
         self._wait = wait
         self._counts = counts
         self._clock = clock
-        self._pictures: dict[str, deque[Picture[PictureT]]] = {c: deque(maxlen=PICTURES_KEPT) for c in tolerances}
-        self._gone_without: dict[str, deque[int]] = {c: deque(maxlen=SCANS_KEPT) for c in tolerances}
+        self._pictures: dict[str, deque[Picture[PictureT]]] = {c: deque(maxlen=PICTURES_KEPT) for c in timings}
+        self._gone_without: dict[str, deque[_GoneWithout]] = {c: deque(maxlen=SCANS_KEPT) for c in timings}
+        self._in_vain = dict.fromkeys(timings, 0)
         self._waiting: deque[_Waiting[ScanT, PictureT]] = deque()
         self._ready: deque[_Waiting[ScanT, PictureT]] = deque()
         self._idle = False
         self._closed = False
         self._changed = threading.Condition()
 
-    def configure(self, tolerances: Mapping[str, int], wait: int) -> None:
-        """Change tolerances and waiting time; the cameras stay the same."""
+    def configure(self, timings: Mapping[str, Timing], wait: int) -> None:
+        """Change timings and waiting time; the cameras stay the same, and all of them are waited for again.
+
+        An offset holds for the pictures that come from now on.
+        """
         with self._changed:
-            self._tolerances = dict(tolerances)
+            self._timings = dict(timings)
             self._wait = wait
+            self._in_vain = dict.fromkeys(timings, 0)
             self._changed.notify()
 
     def add_scan(self, stamp: int, scan: ScanT) -> None:
         """Take in a scan."""
         self._counts.add(SCANS, RECEIVED)
+        if not stamp:
+            self._counts.add(SCANS, NO_STAMP)
         with self._changed:
             self._drop(self._waiting, SCANS_KEPT - 1)
             self._waiting.append(_Waiting(stamp, scan, self._clock()))
@@ -113,12 +160,16 @@ class Collector(Generic[ScanT, PictureT]):
             self._changed.notify()
 
     def add_picture(self, camera: str, stamp: int, picture: PictureT) -> None:
-        """Take in a picture of one of the cameras."""
+        """Take in a picture of one of the cameras; one without a stamp belongs to no scan."""
         self._counts.add(camera_subject(camera), RECEIVED)
+        if not stamp:
+            self._counts.add(camera_subject(camera), NO_STAMP)
+            return
         with self._changed:
-            self._pictures[camera].append(Picture(stamp, picture))
+            taken = stamp + self._timings[camera].offset
+            self._pictures[camera].append(Picture(taken, picture))
             self._settle()
-            self._note_late(camera, stamp)
+            self._note_late(camera, taken)
             self._changed.notify()
 
     def take(self) -> Job[ScanT, PictureT] | None:
@@ -149,9 +200,8 @@ class Collector(Generic[ScanT, PictureT]):
             return None
         scan = self._ready.popleft()
         self._match(scan)
-        for camera in self._pictures.keys() - scan.pictures.keys():
-            self._counts.add(camera_subject(camera), NO_IMAGE)
-            self._gone_without[camera].append(scan.stamp)
+        for camera in self._pictures:
+            self._note_whether_in_vain(camera, scan)
         return Job(scan.stamp, scan.scan, scan.pictures, scan.arrival)
 
     def _settle(self) -> None:
@@ -176,7 +226,10 @@ class Collector(Generic[ScanT, PictureT]):
             self._counts.add(SCANS, OVERLOAD)
 
     def _is_decided(self, stamp: int) -> bool:
-        return all(pictures and pictures[-1].stamp >= stamp for pictures in self._pictures.values())
+        return all(
+            self._in_vain[camera] >= SCANS_IN_VAIN or (pictures and pictures[-1].stamp >= stamp)
+            for camera, pictures in self._pictures.items()
+        )
 
     def _match(self, scan: _Waiting[ScanT, PictureT]) -> None:
         """Give the scan the nearest picture of each camera that has none for it yet."""
@@ -191,13 +244,37 @@ class Collector(Generic[ScanT, PictureT]):
         return nearest if nearest is not None and self._is_near(camera, nearest.stamp, stamp) else None
 
     def _is_near(self, camera: str, picture_stamp: int, scan_stamp: int) -> bool:
-        return abs(picture_stamp - scan_stamp) <= self._tolerances[camera]
+        return abs(picture_stamp - scan_stamp) <= self._timings[camera].tolerance
+
+    def _note_whether_in_vain(self, camera: str, scan: _Waiting[ScanT, PictureT]) -> None:
+        if camera in scan.pictures:
+            self._in_vain[camera] = 0
+            return
+        self._in_vain[camera] += 1
+        cause, detail = self._why_without(camera, scan.stamp)
+        self._counts.add(camera_subject(camera), cause, detail)
+        self._gone_without[camera].append(_GoneWithout(scan.stamp, scan.arrival, cause))
+
+    def _why_without(self, camera: str, stamp: int) -> tuple[str, str]:
+        pictures = self._pictures[camera]
+        if not pictures:
+            return NO_IMAGE, "none has come yet"
+        if stamp - pictures[-1].stamp > STALE_NS:
+            return STALE_IMAGE, f"the newest is {(stamp - pictures[-1].stamp) / 1e9:,.1f} s older than its scan"
+        distance = min((picture.stamp - stamp for picture in pictures), key=abs)
+        return (
+            NO_IMAGE,
+            f"the nearest is {abs(distance) / 1e6:,.0f} ms {'after' if distance > 0 else 'before'} its scan",
+        )
 
     def _note_late(self, camera: str, stamp: int) -> None:
+        """Count the scans that went on without this picture as such; wait for a camera that would have been in time."""
         gone = self._gone_without[camera]
-        for scan_stamp in [s for s in gone if self._is_near(camera, stamp, s)]:
-            gone.remove(scan_stamp)
-            self._counts.move(camera_subject(camera), NO_IMAGE, LATE_IMAGE)
+        for scan in [s for s in gone if self._is_near(camera, stamp, s.stamp)]:
+            gone.remove(scan)
+            self._counts.move(camera_subject(camera), scan.cause, LATE_IMAGE)
+            if self._clock() - scan.arrival <= self._wait:
+                self._in_vain[camera] = 0
 
     def _seconds_to_deadline(self) -> float | None:
         if not self._waiting:

@@ -16,41 +16,54 @@ USED = "used"
 SILENCE = "silence"
 
 OVERLOAD = "overload"
+NO_STAMP = "no stamp"
 EMPTY = "empty"
+NOT_DESKEWED = "not deskewed"
 MALFORMED = "malformed"
 NO_BASE_TRANSFORM = "no base transform"
 SEGMENTER = "segmenter"
 
 NO_IMAGE = "no image"
+STALE_IMAGE = "stale image"
 LATE_IMAGE = "late image"
 NO_CAMERA_INFO = "no camera info"
 BAD_CAMERA_INFO = "bad camera info"
 BAD_IMAGE = "bad image"
+PLAIN_IMAGE = "black or blown-out image"
 NO_TRANSFORM = "no transform"
 EXTRAPOLATION = "extrapolation"
 
 SCAN_CAUSES: Mapping[str, str] = {
     OVERLOAD: "scans come faster than they are answered; lower adaptation.steps or set adaptation.budget_ms",
+    NO_STAMP: "clouds have stamp 0 and get no pictures; let their driver stamp them",
     EMPTY: "clouds have no points and are answered as such; check the LiDAR driver",
+    NOT_DESKEWED: "points are used as if measured at once; publish the transforms to fixed_frame for the whole scan, "
+    "raise transform_wait_ms, or set deskew to false",
     MALFORMED: "clouds cannot be read; mend their publisher",
     NO_BASE_TRANSFORM: "the height over ground is unknown; publish the transform from the scan's frame_id to "
     "base_frame, or set base_frame",
     SEGMENTER: "the segmenter failed",
 }
 CAMERA_CAUSES: Mapping[str, str] = {
-    NO_IMAGE: "no picture was taken within the camera's tolerance_ms; let camera and LiDAR use one clock, or raise "
-    "tolerance_ms",
+    NO_STAMP: "pictures have stamp 0 and belong to no scan; let their driver stamp them",
+    NO_IMAGE: "no picture was taken within the camera's tolerance_ms; let camera and LiDAR use one clock, set "
+    "time_offset_ms if their stamps differ by a fixed time, or raise tolerance_ms",
+    STALE_IMAGE: "the newest picture is more than a second older than the scan; look whether the camera still sends, "
+    "let camera and LiDAR use one clock, or set time_offset_ms if their stamps differ by a fixed time",
     LATE_IMAGE: "pictures arrive after their scan had to go on; raise image_wait_ms",
     NO_CAMERA_INFO: "nothing has arrived on the camera's info_topic; publish a CameraInfo there or set info_topic",
     BAD_CAMERA_INFO: "the CameraInfo cannot be used; publish a calibrated one",
     BAD_IMAGE: "pictures cannot be read; mend their publisher or set the camera's transport",
+    PLAIN_IMAGE: "pictures show nothing; look at lens, exposure and driver, or raise max_plain_share",
     NO_TRANSFORM: "the camera's frame_id is not connected with the scan's; publish the transform between them",
     EXTRAPOLATION: "transforms are not known at the time of the picture or scan; publish them more often, or raise "
     "transform_wait_ms",
 }
+ANSWERED = frozenset({NO_STAMP, EMPTY, NOT_DESKEWED})
+"""Causes for which a scan is answered nonetheless."""
 SILENCE_MEND = (
-    "check its name and type, that its publisher runs and, if it sends big messages with Fast DDS, that it has the "
-    "profile config/fastdds.xml"
+    "check the topic's name and type, that its publisher runs and, if it sends big messages with Fast DDS, that it has "
+    "the profile config/fastdds.xml"
 )
 ERRORS = frozenset({NO_BASE_TRANSFORM, SEGMENTER})
 
@@ -155,8 +168,8 @@ def status(subject: str, topic: str, now: Snapshot, before: Snapshot) -> Status:
     texts = [_text(cause, recent[cause], mends[cause], now.details.get((subject, cause), "")) for cause in causes]
     if not recent[RECEIVED]:
         causes = (SILENCE, *causes)
-        texts.insert(0, f"nothing arrives on {topic}; {SILENCE_MEND}")
-    message = "; ".join(texts) or f"{recent[done]} {done}"
+        texts.insert(0, f"nothing arrives; {SILENCE_MEND}")
+    message = f"{topic}: {'; '.join(texts)}" if texts else f"{recent[done]} {done}"
     return Status(subject, _worst(causes), causes, message, totals)
 
 

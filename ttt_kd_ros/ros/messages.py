@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
+from typing import Any
 
 import cv2
 import numpy as np
 from cv_bridge import CvBridge, CvBridgeError
 from numpy.typing import NDArray
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2, PointField
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2, PointField, RegionOfInterest
 
-from ttt_kd_ros.errors import InputError
+from ttt_kd_ros.errors import CalibrationError, InputError
 from ttt_kd_ros.frame import IGNORE_LABEL, Camera, Segmentation
 
 COORDINATES = ("x", "y", "z")
-COORDINATE_TYPES = {PointField.FLOAT32: "f4", PointField.FLOAT64: "f8"}
+TYPES = {
+    PointField.INT8: "i1",
+    PointField.UINT8: "u1",
+    PointField.INT16: "i2",
+    PointField.UINT16: "u2",
+    PointField.INT32: "i4",
+    PointField.UINT32: "u4",
+    PointField.FLOAT32: "f4",
+    PointField.FLOAT64: "f8",
+}
 
 OUTPUT_NAMES = (*COORDINATES, "rgb", "label", "confidence")
 OUTPUT_OFFSETS = (0, 4, 8, 12, 16, 20)
@@ -60,14 +71,35 @@ def read_points(cloud: PointCloud2) -> NDArray[np.float32]:
     xyz = np.empty((count, 3), np.float32)
     if not count:
         return xyz
-    row_step = cloud.row_step if cloud.height > 1 else cloud.width * cloud.point_step
-    _check_size(cloud, row_step)
-    rows = np.ndarray((cloud.height, cloud.width), _point_type(cloud), cloud.data, strides=(row_step, cloud.point_step))
+    rows = _rows(cloud, COORDINATES)
+    integers = [name for name in COORDINATES if rows.dtype[name].kind != "f"]
+    if integers:
+        raise MessageError(f"cloud's field {', '.join(integers)} holds integers; FLOAT32 and FLOAT64 are coordinates")
     grid = xyz.reshape(cloud.height, cloud.width, 3)
     with np.errstate(over="ignore", invalid="ignore"):
         for column, name in enumerate(COORDINATES):
             grid[..., column] = rows[name]
     return xyz
+
+
+def read_field(cloud: PointCloud2, name: str) -> NDArray[Any]:
+    """Values of one field of a cloud in their own type, (N,) row by row.
+
+    Raises
+    ------
+    MessageError
+        If there is no such field, or there is less data than declared.
+    """
+    values = _rows(cloud, (name,))[name].ravel()
+    return values.astype(values.dtype.newbyteorder("="), copy=False)
+
+
+def _rows(cloud: PointCloud2, names: Sequence[str]) -> NDArray[np.void]:
+    """Some fields of a cloud's points, (height, width), in the message's own data."""
+    row_step = cloud.row_step if cloud.height > 1 else cloud.width * cloud.point_step
+    _check_size(cloud, row_step)
+    shape, strides = (cloud.height, cloud.width), (row_step, cloud.point_step)
+    return np.ndarray(shape, _point_type(cloud, names), cloud.data, strides=strides)
 
 
 def _check_size(cloud: PointCloud2, row_step: int) -> None:
@@ -79,23 +111,23 @@ def _check_size(cloud: PointCloud2, row_step: int) -> None:
         raise MessageError(f"cloud declares {cloud.height} x {cloud.width} points, but lacks {lacking} bytes of them")
 
 
-def _point_type(cloud: PointCloud2) -> np.dtype[np.void]:
+def _point_type(cloud: PointCloud2, names: Sequence[str]) -> np.dtype[np.void]:
     fields = {field.name: field for field in cloud.fields}
-    missing = [name for name in COORDINATES if name not in fields]
+    missing = [name for name in names if name not in fields]
     if missing:
         raise MessageError(f"cloud has no field {', '.join(missing)}; its fields are {', '.join(fields) or 'none'}")
     order = ">" if cloud.is_bigendian else "<"
-    formats = [order + _format(fields[name]) for name in COORDINATES]
-    offsets = [fields[name].offset for name in COORDINATES]
+    formats = [order + _format(fields[name]) for name in names]
+    offsets = [fields[name].offset for name in names]
     if any(offset + int(form[2:]) > cloud.point_step for form, offset in zip(formats, offsets, strict=True)):
         raise MessageError(f"cloud has fields beyond its point_step of {cloud.point_step} bytes")
-    return np.dtype({"names": list(COORDINATES), "formats": formats, "offsets": offsets, "itemsize": cloud.point_step})
+    return np.dtype({"names": list(names), "formats": formats, "offsets": offsets, "itemsize": cloud.point_step})
 
 
 def _format(field: PointField) -> str:
-    if field.datatype not in COORDINATE_TYPES:
-        raise MessageError(f"cloud's field {field.name} has datatype {field.datatype}; FLOAT32 and FLOAT64 can be read")
-    return COORDINATE_TYPES[field.datatype]
+    if field.datatype not in TYPES:
+        raise MessageError(f"cloud's field {field.name} has datatype {field.datatype}, which is none of PointField's")
+    return TYPES[field.datatype]
 
 
 def read_image(message: Image | CompressedImage) -> NDArray[np.uint8]:
@@ -146,12 +178,13 @@ def _read_file(message: CompressedImage) -> NDArray[np.uint8]:
 
 
 def read_camera(info: CameraInfo, *, rectified: bool) -> Camera:
-    """Intrinsics of a camera.
+    """Intrinsics of a camera at full resolution, of its region of interest if it has one.
 
     Parameters
     ----------
     info
-        A region of interest is taken into account; binning needs nothing, as intrinsics are scaled to the picture.
+        Binning needs nothing, as intrinsics are scaled to the picture. Other than in image_geometry, an
+        ``equidistant`` camera whose D is zero is an ideal fisheye and not a pinhole camera.
     rectified
         Use the left 3x3 block of P and no distortion instead of K and D. As in image_geometry, the frame of the
         picture is then taken for the rectified one.
@@ -159,20 +192,48 @@ def read_camera(info: CameraInfo, *, rectified: bool) -> Camera:
     Raises
     ------
     CalibrationError
-        If the numbers describe no camera or the distortion model is not supported.
+        If the numbers describe no camera, the region lies outside the picture, or the distortion model is not
+        supported.
     """
     K = np.array(info.p).reshape(3, 4)[:, :3].copy() if rectified else np.array(info.k).reshape(3, 3)
+    region = _region(info)
+    K[:2, 2] -= region.x_offset, region.y_offset
+    if rectified:
+        return Camera(region.width, region.height, K)
+    return Camera(region.width, region.height, K, tuple(info.d), info.distortion_model)
+
+
+def _region(info: CameraInfo) -> RegionOfInterest:
     region = info.roi
-    whole = not (region.width and region.height)
-    if not whole:
-        K[:2, 2] -= region.x_offset, region.y_offset
-    return Camera(
-        width=info.width if whole else region.width,
-        height=info.height if whole else region.height,
-        K=K,
-        distortion=() if rectified else tuple(info.d),
-        distortion_model=info.distortion_model,
-    )
+    if not (region.width and region.height):
+        return RegionOfInterest(width=info.width, height=info.height)
+    if region.x_offset + region.width > info.width or region.y_offset + region.height > info.height:
+        raise CalibrationError(
+            f"region of interest {region.width}x{region.height} at ({region.x_offset}, {region.y_offset}) is not in "
+            f"the picture of {info.width}x{info.height}; give roi, width and height at full resolution"
+        )
+    return region
+
+
+def check_picture_size(info: CameraInfo, image: NDArray[np.uint8]) -> None:
+    """Refuse a picture that is not the one of the CameraInfo at another resolution.
+
+    One that is binned, or scaled alike in both directions, is; one that was cut or squeezed is not, and its pixels
+    cannot be found.
+
+    Raises
+    ------
+    CalibrationError
+        If it was scaled differently in width and height.
+    """
+    region = _region(info)
+    columns, rows = region.width / (info.binning_x or 1), region.height / (info.binning_y or 1)
+    height, width = image.shape[:2]
+    if abs(width * rows - height * columns) > max(width, height, columns, rows):  # one pixel of rounding
+        raise CalibrationError(
+            f"picture is {width}x{height}, CameraInfo describes {columns:g}x{rows:g}, which is of another shape; "
+            "publish the CameraInfo of the pictures that are sent, with its roi if they are cut out"
+        )
 
 
 def packed_colors(palette: NDArray[np.uint8]) -> NDArray[np.uint32]:
@@ -181,17 +242,13 @@ def packed_colors(palette: NDArray[np.uint8]) -> NDArray[np.uint32]:
     return red << 16 | green << 8 | blue
 
 
-def write_cloud(
-    scan: PointCloud2, points: NDArray[np.float32], segmentation: Segmentation, colors: NDArray[np.uint32]
-) -> PointCloud2:
-    """Segmented cloud with the header, shape and order of the scan.
+def write_cloud(scan: PointCloud2, segmentation: Segmentation, colors: NDArray[np.uint32]) -> PointCloud2:
+    """Segmented cloud with the header, shape, order and coordinates of the scan.
 
     Parameters
     ----------
     scan
         The scan's message.
-    points
-        (N, 3) its points.
     segmentation
         Its labels.
     colors
@@ -207,6 +264,7 @@ def write_cloud(
         row_step=OUTPUT_TYPE.itemsize * scan.width,
         is_dense=bool((segmentation.labels != IGNORE_LABEL).all()),
     )
+    points = read_points(scan)
     rows = _allocate(message, len(points))
     for column, name in enumerate(COORDINATES):
         rows[name] = points[:, column]

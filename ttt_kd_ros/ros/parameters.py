@@ -22,6 +22,7 @@ from ttt_kd_ros.adaptation.settings import (
     AdaptationSettings,
 )
 from ttt_kd_ros.errors import InputError
+from ttt_kd_ros.ros.collector import Timing
 
 Value = bool | int | float | str | tuple[str, ...]
 
@@ -111,6 +112,14 @@ PARAMETERS: tuple[Parameter, ...] = (
         "",
         "Frame that does not move (as `odom`), through which the motion between the stamps of scan and picture is "
         "taken into account; empty: both are taken at the scan's stamp.",
+    ),
+    Parameter(
+        "deskew",
+        True,
+        "Move the points to where they were at the scan's stamp, if there is a fixed_frame and the clouds tell each "
+        "point's time (field `t`, `time`, `timestamp`, `time_stamp` or `offset_time`). The published points are not "
+        "moved.",
+        live=True,
     ),
     Parameter("image_wait_ms", 100.0, "How long a scan waits for its pictures.", (0, 2000), live=True),
     Parameter("transform_wait_ms", 50.0, "How long a scan waits for late transforms.", (0, 2000), live=True),
@@ -229,9 +238,24 @@ CAMERA_PARAMETERS: tuple[Parameter, ...] = (
         live=True,
     ),
     Parameter(
+        "camera.NAME.time_offset_ms",
+        0.0,
+        "Added to the stamps of the pictures, to get the middle of their exposure on the LiDAR's clock.",
+        (-10_000, 10_000),
+        live=True,
+    ),
+    Parameter(
         "camera.NAME.rectified",
         False,
         "`true`: the pictures are rectified, P is used without distortion; `false`: K and D are used.",
+    ),
+    Parameter(
+        "camera.NAME.max_plain_share",
+        0.9,
+        "A picture of which a larger share has one brightness (within nine of 256 levels) is black, blown out or "
+        "covered, and is not used; 1: every picture is.",
+        (0, 1),
+        live=True,
     ),
 )
 
@@ -258,8 +282,9 @@ class CameraSettings:
     image_topic: str
     info_topic: str
     compressed: bool
-    tolerance_ns: int
+    timing: Timing
     rectified: bool
+    max_plain_share: float
 
     @property
     def picture_topic(self) -> str:
@@ -278,15 +303,16 @@ class NodeSettings:
     points_topic: str
     base_frame: str
     fixed_frame: str
+    deskew: bool
     image_wait_ns: int
     transform_wait_ns: int
     adaptation: AdaptationSettings
     cameras: tuple[CameraSettings, ...]
 
     @property
-    def tolerances_ns(self) -> dict[str, int]:
-        """Tolerance of each camera."""
-        return {camera.name: camera.tolerance_ns for camera in self.cameras}
+    def timings(self) -> dict[str, Timing]:
+        """Timing of each camera."""
+        return {camera.name: camera.timing for camera in self.cameras}
 
 
 def check_camera_names(names: Iterable[str]) -> None:
@@ -332,6 +358,7 @@ def settings_from(values: Mapping[str, Any]) -> NodeSettings:
         points_topic=values["points_topic"],
         base_frame=values["base_frame"],
         fixed_frame=values["fixed_frame"],
+        deskew=values["deskew"],
         image_wait_ns=_nanoseconds(values["image_wait_ms"]),
         transform_wait_ns=_nanoseconds(values["transform_wait_ms"]),
         adaptation=AdaptationSettings(**adaptation),
@@ -346,8 +373,9 @@ def _camera_settings(name: str, values: Mapping[str, Any]) -> CameraSettings:
         image_topic=values[prefix + "image_topic"],
         info_topic=values[prefix + "info_topic"],
         compressed=values[prefix + "transport"] == "compressed",
-        tolerance_ns=_nanoseconds(values[prefix + "tolerance_ms"]),
+        timing=Timing(_nanoseconds(values[prefix + "tolerance_ms"]), _nanoseconds(values[prefix + "time_offset_ms"])),
         rectified=values[prefix + "rectified"],
+        max_plain_share=values[prefix + "max_plain_share"],
     )
 
 

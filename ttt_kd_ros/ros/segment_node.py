@@ -90,7 +90,7 @@ class SegmentNode(Node):
         self._settings = settings_from(self._values)
         self._counts = Counts()
         self._collector: Collector[PointCloud2, ImageMessage] = Collector(
-            self._settings.tolerances_ns, self._settings.image_wait_ns, self._counts
+            self._settings.timings, self._settings.image_wait_ns, self._counts
         )
         self._model_thread = ModelThread()
         self._worker = threading.Thread(target=self._work, name="segment", daemon=True)
@@ -181,7 +181,7 @@ class SegmentNode(Node):
                 self._model_thread.run(self._segmenter.configure, settings.adaptation)
         except InputError as error:
             return SetParametersResult(successful=False, reason=str(error))
-        self._collector.configure(settings.tolerances_ns, settings.image_wait_ns)
+        self._collector.configure(settings.timings, settings.image_wait_ns)
         self._values, self._settings = values, settings
         return SetParametersResult(successful=True)
 
@@ -225,7 +225,7 @@ class SegmentNode(Node):
 
     def _answer(self, job: ScanJob) -> None:
         start = time.monotonic_ns()
-        frame = self._assembler.assemble(job, self._settings.cameras, self._settings.transform_wait_ns)
+        frame = self._assembler.assemble(job, self._settings)
         if frame is None:
             return
         prepared = time.monotonic_ns()
@@ -233,7 +233,7 @@ class SegmentNode(Node):
         if segmentation is None:
             return
         segmented = time.monotonic_ns()
-        cloud = write_cloud(job.scan, frame.scan.points, segmentation, self._colors)
+        cloud = write_cloud(job.scan, segmentation, self._colors)
         self._segmentations.publish(cloud)
         self._counts.add(SCANS, PUBLISHED)
         end = time.monotonic_ns()

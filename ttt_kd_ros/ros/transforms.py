@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -89,14 +89,31 @@ class Transforms:
             If it is not known by `deadline`.
         """
         if self.fixed_frame:
-            return self._look_up(
-                lambda timeout: self.buffer.lookup_transform_full(
-                    camera.frame_id, _time(camera), scan.frame_id, _time(scan), self.fixed_frame, timeout
-                ),
-                deadline,
-            )
+            return self._through_fixed_frame(camera, scan, deadline)
         return self._look_up(
             lambda timeout: self.buffer.lookup_transform(camera.frame_id, scan.frame_id, _time(scan), timeout), deadline
+        )
+
+    def T_stamp_time(self, scan: FrameAt, times_ns: Sequence[int], deadline: int) -> NDArray[np.float64]:  # noqa: N802
+        """(K, 4, 4) from scan coordinates at each time after the scan's stamp [ns] to scan coordinates at the stamp.
+
+        Needs a fixed frame. The last time is looked up first: once it is known, the others are.
+
+        Raises
+        ------
+        TransformError
+            If one is not known by `deadline`.
+        """
+        then = [FrameAt(scan.frame_id, scan.stamp + time_ns) for time_ns in reversed(times_ns)]
+        return np.stack([self._through_fixed_frame(scan, each, deadline) for each in then][::-1])
+
+    def _through_fixed_frame(self, target: FrameAt, source: FrameAt, deadline: int) -> NDArray[np.float64]:
+        """(4, 4) from source coordinates at the source's time to target coordinates at the target's."""
+        return self._look_up(
+            lambda timeout: self.buffer.lookup_transform_full(
+                target.frame_id, _time(target), source.frame_id, _time(source), self.fixed_frame, timeout
+            ),
+            deadline,
         )
 
     def _look_up(self, look_up: Callable[[Duration], TransformStamped], deadline: int) -> NDArray[np.float64]:
