@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ class Steps:
     kd_losses
         Distillation loss before each step.
     stopped_by
-        ``steps``, ``budget`` or ``not finite``.
+        ``steps``, ``budget``, ``stopped`` or ``not finite``.
     """
 
     kd_losses: tuple[float, ...]
@@ -67,6 +68,8 @@ class AdaptationSession:
         self._network = network.eval().requires_grad_(False)
         self._source = _copy(network.backbone.parameters())
         self._clock = clock
+        self.stopped = threading.Event()
+        """Once it is set, from whichever thread, no step begins any more."""
         self.configure(settings)
 
     def configure(self, settings: AdaptationSettings) -> None:
@@ -117,6 +120,8 @@ class AdaptationSession:
         start = self._clock()
         losses: list[float] = []
         for _ in range(self.settings.steps):
+            if self.stopped.is_set():
+                return Steps(tuple(losses), "stopped")
             if self.settings.budget_ms and (self._clock() - start) * 1e3 >= self.settings.budget_ms:
                 return Steps(tuple(losses), "budget")
             logits, features = self._network(view)
