@@ -36,6 +36,7 @@ from ttt_kd_ros.ros.inputs import Inputs
 from ttt_kd_ros.ros.legend import Legend
 from ttt_kd_ros.ros.model import Model
 from ttt_kd_ros.ros.model_thread import ModelThread
+from ttt_kd_ros.ros.names import NODE, READY
 from ttt_kd_ros.ros.outputs import Outputs
 from ttt_kd_ros.ros.parameters import Value, all_parameters, settings_from
 from ttt_kd_ros.ros.qos import Topics
@@ -44,7 +45,8 @@ from ttt_kd_ros.ros.transforms import Transforms
 from ttt_kd_ros.ros.worker import Worker
 from ttt_kd_ros.segmenter import Segmenter, free_memory, load_segmenter
 
-NAME = "segment"
+FAILURES = (ArithmeticError, LookupError, RuntimeError, ValueError)
+"""What computing with one scan's numbers can end in."""
 SHUTDOWN_S = 1.0
 """How long the node may take to end in order."""
 
@@ -79,7 +81,7 @@ class SegmentNode(LifecycleNode):
     """
 
     def __init__(self, load: LoadSegmenter = load_segmenter, **options: Any) -> None:
-        super().__init__(NAME, **options)
+        super().__init__(NODE, **options)
         self._load_segmenter = load
         self._counts = Counts()
         self._model_thread = ModelThread()
@@ -186,7 +188,7 @@ class SegmentNode(LifecycleNode):
         undo.callback(Inputs(self, incoming, settings, collector, self._assembler, self._buffer).close)
         undo.callback(Health(self, self._outputs.diagnostics, self._counts, settings, (incoming, self._outgoing)).close)
         undo.callback(Legend(self, self._outputs.legend, model.classes, settings.base_frame).close)
-        self.get_logger().info(f"ready: classes {', '.join(model.classes.names)}")
+        self.get_logger().info(f"{READY} {', '.join(model.classes.names)}")
 
     def _loaded_model(self) -> Model:
         if self._model is None:
@@ -248,14 +250,20 @@ class SegmentNode(LifecycleNode):
         }
         timings_ms = {**segmentation.timings_ms, **{stage: ns / 1e6 for stage, ns in stages.items()}}
         self._outputs.publish_report(job, frame, segmentation, timings_ms)
-        self._outputs.publish_overlays(job, frame, segmentation, model)
+        self._show(job, frame, segmentation, model)
 
     def _segment(self, model: Model, frame: Frame) -> Segmentation | None:
         try:
             return model.segment(frame)
-        except (ArithmeticError, LookupError, RuntimeError, ValueError) as error:
+        except FAILURES as error:
             self._counts.add(SCANS, SEGMENTER, f"{type(error).__name__}: {error}")
             return None
+
+    def _show(self, job: ScanJob, frame: Frame, segmentation: Segmentation, model: Model) -> None:
+        try:
+            self._outputs.publish_overlays(job, frame, segmentation, model)
+        except FAILURES as error:
+            self.get_logger().warning(f"no overlay of a picture: {error}", throttle_duration_sec=10)
 
 
 def main(args: list[str] | None = None, load: LoadSegmenter = load_segmenter) -> NoReturn:
@@ -268,7 +276,7 @@ def main(args: list[str] | None = None, load: LoadSegmenter = load_segmenter) ->
     try:
         code = _run(SegmentNode(load))
     except (InputError, ParameterException, NameValidationException) as error:
-        get_logger(NAME).fatal(" ".join(str(error).split()))
+        get_logger(NODE).fatal(" ".join(str(error).split()))
         code = 1
     sys.stdout.flush()
     sys.stderr.flush()
