@@ -10,6 +10,8 @@ from launch.substitutions import EnvironmentVariable, LaunchConfiguration
 from launch_ros.actions import Node
 
 from launch import LaunchContext, LaunchDescription
+from ttt_kd_ros.errors import InputError
+from ttt_kd_ros.ros.names import NODE
 from ttt_kd_ros.ros.parameters import PARAMETERS
 from ttt_kd_ros.share import share_directory
 
@@ -19,7 +21,8 @@ PROFILES = "FASTDDS_DEFAULT_PROFILES_FILE"
 # name, default, description
 ARGUMENTS = (
     ("params_file", str(CONFIG / "segment.yaml"), "File with the node's parameters."),
-    ("namespace", "", "Namespace of the node."),
+    ("namespace", "", "Namespace of the node and of its topics that do not begin with a slash."),
+    ("remappings", "", "Other names for topics, separated by commas: ~/segmentation:=/semantics,points:=/lidar/points"),
     ("use_sim_time", "false", "Whether to take the time from /clock."),
     ("log_level", "info", "Least level that is logged: debug, info, warn, error or fatal."),
     *((parameter.name, "", f"{parameter.description} Not given: as in params_file.") for parameter in PARAMETERS),
@@ -41,11 +44,21 @@ def segment_node(context: LaunchContext) -> list[Node]:
     node = Node(
         package="ttt_kd_ros",
         executable="segment_node",
-        name="segment",
+        name=NODE,
         namespace=LaunchConfiguration("namespace"),
         parameters=[LaunchConfiguration("params_file"), {"use_sim_time": use_sim_time, **overrides}],
+        remappings=remappings(LaunchConfiguration("remappings").perform(context)),
         ros_arguments=["--log-level", LaunchConfiguration("log_level")],
         output="screen",
         emulate_tty=True,
     )
     return [node]
+
+
+def remappings(text: str) -> list[tuple[str, str]]:
+    """Pairs of names from ``from:=to,from:=to``."""
+    rules = [rule.strip().partition(":=") for rule in text.split(",") if rule.strip()]
+    for name, _, other in rules:
+        if not (name and other):
+            raise InputError(f"remappings are '{text}'; write from:=to, separated by commas")
+    return [(name, other) for name, _, other in rules]

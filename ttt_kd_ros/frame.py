@@ -170,8 +170,8 @@ class AdaptationReport:
     steps
         Gradient steps taken.
     stopped_by
-        Why there were no more: ``off``, ``no valid points``, ``no views``, ``few pairs``, ``steps``, ``budget``,
-        ``not trusted`` or ``not finite``.
+        Why there were no more: ``off``, ``paused``, ``no valid points``, ``no views``, ``few pairs``, ``steps``,
+        ``budget``, ``stopped``, ``not trusted`` or ``not finite``.
     kd_losses
         KD loss before each step, followed by the loss after the last one; empty if no step was taken.
     paired_points

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,15 +20,19 @@ from ttt_kd_ros.adaptation.session import AdaptationSession, Clock
 from ttt_kd_ros.adaptation.settings import AdaptationSettings
 from ttt_kd_ros.adaptation.targets import PointTargets, point_targets, voxel_targets
 from ttt_kd_ros.classes import ClassList
-from ttt_kd_ros.errors import InputError, TeacherError
+from ttt_kd_ros.errors import CheckpointError, InputError, TeacherError
 from ttt_kd_ros.frame import IGNORE_LABEL, AdaptationReport, Frame, Segmentation
 from ttt_kd_ros.geometry.transforms import transform_points
-from ttt_kd_ros.model.checkpoint import load_checkpoint
+from ttt_kd_ros.model.checkpoint import load_checkpoint, save_checkpoint
+from ttt_kd_ros.model.difference import differences
 from ttt_kd_ros.model.network import Network
 from ttt_kd_ros.model.voxel_input import VoxelInput
 from ttt_kd_ros.share import embedded_checkpoint
 from ttt_kd_ros.sparse.voxels import coordinate_range
 from ttt_kd_ros.teacher.load import Teacher, load_teacher
+
+ADAPTED_SCANS = "adapted_scans"
+"""Under which name a manifest tells how many scans the weights were adapted to."""
 
 
 class Segmenter:
@@ -42,8 +48,8 @@ class Segmenter:
         How to adapt.
     clock
         Seconds, monotonic.
-    kd_level
-        Mean cosine of ρ_2D with the teacher on the training pairs, from the checkpoint's manifest.
+    training
+        How the network was trained, as its checkpoint's manifest says; saved weights say the same.
 
     Raises
     ------
@@ -57,14 +63,15 @@ class Segmenter:
         teacher: Teacher | None,
         settings: AdaptationSettings = AdaptationSettings(),
         clock: Clock = time.monotonic,
-        kd_level: float = 1.0,
+        training: Mapping[str, Any] | None = None,
     ) -> None:
         _check_teacher(network, teacher)
         self._network = network
         self._teacher = teacher
         self._clock = clock
+        self._training = dict(training or {})
         self._device = next(network.parameters()).device
-        self._session = AdaptationSession(network, settings, clock, kd_level)
+        self._session = AdaptationSession(network, settings, clock, float(self._training.get("kd_cosine", 1.0)))
         self._weight_version = 0
         self.configure(settings)
 
@@ -97,6 +104,40 @@ class Segmenter:
         """Go back to the source weights."""
         self._session.reset()
         self._weight_version = 0
+
+    def stop(self) -> None:
+        """Begin no more gradient steps, the frame in work included; may be called from any thread."""
+        self._session.stopped.set()
+
+    def save_weights(self, path: str | Path) -> None:
+        """Write the network as it is now to a checkpoint, whose manifest tells the number of scans adapted to.
+
+        Raises
+        ------
+        CheckpointError
+            If the file cannot be written.
+        """
+        save_checkpoint(path, self._network, {**self._training, ADAPTED_SCANS: self._weight_version})
+
+    def load_weights(self, path: str | Path) -> None:
+        """Go on with weights that were adapted from the same source model.
+
+        Raises
+        ------
+        CheckpointError
+            If the file cannot be read or was adapted from another model; nothing is changed then.
+        InputError
+            If the weights would not be kept, because the mode is not ``online``; nothing is changed then.
+        """
+        mode = self._session.settings.mode
+        if mode != "online":
+            raise InputError(f"the mode is {mode}, which predicts with the source model; set it to online before")
+        network, manifest = load_checkpoint(path)
+        if problems := differences(network, self._network):
+            raise CheckpointError(f"{path}: was not adapted from this model: {'; '.join(problems)}")
+        self._network.backbone.load_state_dict(network.backbone.state_dict())
+        self._session.configure(self._session.settings)
+        self._weight_version = int(manifest.training.get(ADAPTED_SCANS, 0))
 
     def segment(self, frame: Frame) -> Segmentation:
         """Adapt to a frame within the settings' bounds and label its points.
@@ -276,8 +317,14 @@ def load_segmenter(
     image_model = None
     if settings.mode != "off":
         image_model = load_teacher(teacher or spec.source, long_side=spec.long_side, device=target)
-    level = float(manifest.training.get("kd_cosine", 1.0))
-    return Segmenter(network.to(target), image_model, settings, kd_level=level)
+    return Segmenter(network.to(target), image_model, settings, training=manifest.training)
+
+
+def free_memory() -> None:
+    """Give back what segmenters held that nothing refers to any more, on GPUs too."""
+    gc.collect()
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
 
 
 def _device(name: str) -> torch.device:

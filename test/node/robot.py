@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from geometry_msgs.msg import TransformStamped
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState, GetState
 from rcl_interfaces.msg import SetParametersResult
 from rcl_interfaces.srv import SetParametersAtomically
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
@@ -24,7 +26,7 @@ from tf2_ros import StaticTransformBroadcaster, TransformBroadcaster
 
 from ttt_kd_ros.adaptation.settings import AdaptationSettings
 from ttt_kd_ros.classes import load_classes
-from ttt_kd_ros.errors import TeacherError
+from ttt_kd_ros.errors import CheckpointError, InputError, TeacherError
 from ttt_kd_ros.frame import IGNORE_LABEL, AdaptationReport, Frame, Segmentation
 from ttt_kd_ros.ros.counts import RECEIVED
 from ttt_kd_ros.ros.model_thread import ModelThread
@@ -46,6 +48,8 @@ class FakeSegmenter:
         self.threads = {threading.get_ident()}
         self.may_go_on = threading.Event()
         self.may_go_on.set()
+        self.stopped = threading.Event()
+        self.refusal = ""
 
     def segment(self, frame: Frame) -> Segmentation:
         self.threads.add(threading.get_ident())
@@ -71,6 +75,17 @@ class FakeSegmenter:
     def reset(self) -> None:
         self.threads.add(threading.get_ident())
         self.events.append("reset")
+
+    def save_weights(self, path: str) -> None:
+        self.events.append(f"save {path}")
+
+    def load_weights(self, path: str) -> None:
+        if self.refusal:
+            raise InputError(self.refusal)
+        self.events.append(f"load {path}")
+
+    def stop(self) -> None:
+        self.stopped.set()
 
 
 class WatchedModelThread(ModelThread):
@@ -161,6 +176,21 @@ class Surroundings(Node):
     def reset(self) -> Trigger.Response:
         return self._call(self.reset_client, Trigger.Request())
 
+    def call(self, kind: Any, name: str, **request: Any) -> Any:
+        """Ask a service of the node."""
+        client = self.create_client(kind, f"segment/{name}")
+        try:
+            return self._call(client, kind.Request(**request))
+        finally:
+            self.destroy_client(client)
+
+    def transition(self, label: str) -> bool:
+        """Ask for a transition of the node's lifecycle; returns whether it succeeded."""
+        return self.call(ChangeState, "change_state", transition=Transition(label=label)).success
+
+    def lifecycle_state(self) -> str:
+        return self.call(GetState, "get_state").current_state.label
+
     def _call(self, client: Any, request: Any) -> Any:
         assert client.wait_for_service(TIMEOUT)
         future = client.call_async(request)
@@ -177,15 +207,19 @@ class Robot:
         self.node = SegmentNode(
             self._load, parameter_overrides=[Parameter(name, value=value) for name, value in overrides.items()]
         )
-        self.node.load()
-        self.node.subscribe()
+        self.started = self.node.start()
         self.world = Surroundings()
         self._threads = [Spinning(self.world), Spinning(self.node)]
-        self.world.wait_until(self._is_connected)
+        if self.segmenters:
+            self.wait_until_connected()
 
     def _load(
         self, checkpoint: str, *, settings: AdaptationSettings, teacher: str, device: str, threads: int
     ) -> FakeSegmenter:
+        if "fault" in checkpoint:
+            raise TypeError("a fault in the program")
+        if "broken" in checkpoint:
+            raise CheckpointError(f"{checkpoint}: the weights do not fit the manifest")
         self.segmenters.append(FakeSegmenter(settings))
         return self.segmenters[-1]
 
@@ -193,11 +227,15 @@ class Robot:
     def segmenter(self) -> FakeSegmenter:
         return self.segmenters[-1]
 
+    def wait_until_connected(self) -> None:
+        self.world.wait_until(self._is_connected)
+
     def _is_connected(self) -> bool:
         subscriptions = {s.topic_name: s for s in self.node.subscriptions}
         ours = (self.world.points, self.world.images, self.world.files, self.world.infos)
         inputs = [p.get_subscription_count() for p in ours if p.topic_name in subscriptions]
-        outputs = [p.get_subscription_count() for p in self.node.publishers if "segment" in p.topic_name]
+        answers = ("/segmentation", "/report", "/diagnostics")
+        outputs = [p.get_subscription_count() for p in self.node.publishers if p.topic_name.endswith(answers)]
         return min(inputs) > 0 and min(outputs) > 0
 
     def send_static(self, *transforms: TransformStamped) -> None:

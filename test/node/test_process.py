@@ -6,13 +6,26 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from scene import BASE, LIDAR, SECOND, cloud, transform, unpacked
+from scene import (
+    BASE,
+    CAMERA_FRAME,
+    LIDAR,
+    LIDAR_FROM_OPTICAL,
+    SECOND,
+    camera_info,
+    cloud,
+    color_picture,
+    image,
+    transform,
+    unpacked,
+)
 
 from ttt_kd_ros.adaptation.settings import AdaptationSettings
 from ttt_kd_ros.classes import load_classes
@@ -31,13 +44,28 @@ from ttt_kd_ros.ros.segment_node import main
 
 class Fake:
     classes = load_classes("street6")
+    stopped = threading.Event()
+    def stop(self):
+        self.stopped.set()
     def segment(self, frame):
         {body}
 
-sys.exit(main(load=lambda checkpoint, **_: Fake()))
+main(load=lambda checkpoint, **_: Fake())
+"""
+LOADING = """
+import sys, threading
+from ttt_kd_ros.ros.segment_node import main
+
+def load(checkpoint, **_):
+    print("loading", file=sys.stderr, flush=True)
+    threading.Event().wait(60)
+
+main(load=load)
 """
 POINTS = [(float(i), float(i % 7), -1.5 + 0.1 * (i % 3)) for i in range(60)]
 END_S = 20
+SOON_S = 2 * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+"""2 s on a machine that does nothing else."""
 
 Start = Callable[..., subprocess.Popen[str]]
 
@@ -113,16 +141,58 @@ def test_a_signal_ends_the_node_with_exit_code_zero(checkpoint, start_process, n
     assert "Traceback" not in rest
 
 
+WORKING = "print('working', file=sys.stderr, flush=True); "
+STEPS = WORKING + "self.stopped.wait(60); raise RuntimeError('stopped in a step')"
+DEAF = WORKING + "threading.Event().wait(60)"
+
+
+@pytest.mark.parametrize("body", [STEPS, DEAF], ids=["steps", "one long call"])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_during_a_scan_ends_the_node_after_it(start_process, world, number):
-    body = "print('working', file=sys.stderr, flush=True); threading.Event().wait(0.5); raise RuntimeError('in a step')"
+def test_a_signal_during_a_scan_ends_the_node_soon_with_exit_code_zero(start_process, world, number, body):
     process = start_process("-c", FAKE.format(body=body), checkpoint="fake")
     wait_until_ready(process)
     publish_until(process, world, "working")
+    assert_ends_soon(process, number)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_during_real_steps_ends_the_node_soon_with_exit_code_zero(start_process, world, number):
+    steps = {"adaptation__steps": "1000", "adaptation__min_pairs": "1", "cameras": "[front]", "image_wait_ms": "2000.0"}
+    process = start_process(*NODE, threads="1", **steps)
+    wait_until_ready(process)
+    world.wait_until(lambda: is_connected(world) and world.infos.get_subscription_count())
+    world.static_transforms.sendTransform(
+        [transform(BASE, LIDAR, (0, 0, 1.5)), transform(LIDAR, CAMERA_FRAME, wxyz=LIDAR_FROM_OPTICAL)]
+    )
+    world.infos.publish(camera_info())
+    world.images.publish(image(color_picture(), "rgb8", stamp=SECOND))
+    cpu = Path(f"/proc/{process.pid}/stat")
+    before = cpu_ticks(cpu)
+    world.points.publish(cloud([(5.0 + 0.01 * i, 0.5 * (i % 7) - 1.5, 0.2 * (i % 5)) for i in range(2000)]))
+    world.wait_until(lambda: cpu_ticks(cpu) > before + 100)
+    assert not world.clouds
+    assert_ends_soon(process, number)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_the_model_is_loaded_ends_the_node_soon_with_exit_code_zero(start_process, number):
+    process = start_process("-c", LOADING, checkpoint="fake")
+    assert "loading" in process.stderr.readline()
+    assert_ends_soon(process, number)
+
+
+def assert_ends_soon(process: subprocess.Popen[str], number: signal.Signals) -> None:
+    start = time.monotonic()
     process.send_signal(number)
     _, rest = process.communicate(timeout=END_S)
     assert process.returncode == 0, rest
+    assert time.monotonic() - start < SOON_S
     assert "Traceback" not in rest
+
+
+def cpu_ticks(stat: Path) -> int:
+    """CPU time that a process has used [1/100 s]."""
+    return sum(int(field) for field in stat.read_text().rsplit(")", 1)[1].split()[11:13])
 
 
 def test_a_topic_that_is_no_name_is_refused_in_one_line(start_process):

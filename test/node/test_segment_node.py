@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
-from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from robot import WatchedModelThread
 from scene import (
@@ -32,7 +31,7 @@ from scene import (
 )
 from sensor_msgs.msg import PointCloud2, PointField
 
-from ttt_kd_ros.errors import InputError, TeacherError
+from ttt_kd_ros.errors import InputError
 from ttt_kd_ros.ros.counts import (
     BAD_CAMERA_INFO,
     BAD_IMAGE,
@@ -52,7 +51,6 @@ from ttt_kd_ros.ros.counts import (
     USED,
     camera_subject,
 )
-from ttt_kd_ros.ros.segment_node import SegmentNode
 
 FRONT = camera_subject("front")
 POINTS = [(float(i), 2.0 * i, -2.0) for i in range(8)]
@@ -384,7 +382,8 @@ class TestParameters:
             ({"adaptation__steps": 1001}, "out of range"),
             ({"adaptation__steps": 2.0}, "Wrong parameter type"),
             ({"adaptation__learning_rate": math.nan}, "out of range"),
-            ({"base_frame": "map"}, "read-only"),
+            ({"base_frame": "map"}, "base_frame is read when the node is configured"),
+            ({"cameras": ["front"]}, "read-only"),
             ({"adaptation__step": 1}, "undeclared"),
         ],
     )
@@ -418,8 +417,10 @@ class TestParameters:
         assert (steps.integer_range[0].from_value, steps.integer_range[0].to_value) == (-1, 1000)
         assert node.describe_parameter("image_wait_ms").floating_point_range[0].to_value == 2000
         assert "offline" in node.describe_parameter("adaptation.mode").additional_constraints
-        assert node.describe_parameter("camera.front.transport").read_only
-        assert not node.describe_parameter("camera.front.tolerance_ms").read_only
+        transport = node.describe_parameter("camera.front.transport").additional_constraints
+        assert transport == "one of raw, compressed; changed only while the node is unconfigured"
+        assert not node.describe_parameter("camera.front.tolerance_ms").additional_constraints
+        assert node.describe_parameter("cameras").read_only
         assert all(node.describe_parameter(name).description for name in ("checkpoint", "camera.front.rectified"))
 
     @pytest.mark.parametrize(
@@ -457,7 +458,7 @@ class TestBetweenScans:
     def test_what_is_asked_for_during_a_scan_is_done_after_it(self, start, request_):
         robot = start()
         robot.stand()
-        model_thread = robot.node._model_thread = WatchedModelThread()
+        model_thread = robot.node._model._thread = WatchedModelThread()
         robot.segmenter.may_go_on.clear()
         robot.world.points.publish(cloud(POINTS))
         robot.world.wait_until(lambda: robot.segmenter.frames)
@@ -474,16 +475,6 @@ class TestBetweenScans:
 
 
 class TestLife:
-    def test_a_node_that_cannot_load_subscribes_to_nothing(self, ros):
-        def refuse(checkpoint, **_):
-            raise TeacherError("no such teacher")
-
-        node = SegmentNode(refuse, parameter_overrides=[Parameter("checkpoint", value="some.safetensors")])
-        with pytest.raises(TeacherError, match="no such teacher"):
-            node.load()
-        assert not [s.topic_name for s in node.subscriptions if "points" in s.topic_name]
-        node.destroy_node()
-
     def test_nothing_of_an_answered_scan_is_kept(self, start):
         robot = start(cameras=["front"])
         robot.stand()
@@ -498,8 +489,3 @@ class TestLife:
             assert frame() is None
         finally:
             gc.enable()
-
-    def test_closing_ends_the_worker_while_it_waits(self, start):
-        robot = start()
-        robot.node.close()
-        assert not robot.node._worker.is_alive()

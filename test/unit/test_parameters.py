@@ -91,6 +91,7 @@ def test_an_empty_base_frame_is_refused():
         ("adaptation.learning_rate", "1e-4", 1e-4),
         ("image_wait_ms", "20", 20.0),
         ("cameras", "front, left", ("front", "left")),
+        ("autostart", "False", False),
     ],
 )
 def test_a_launch_argument_gets_the_type_of_its_parameter(name, text, value):
@@ -105,6 +106,12 @@ def test_a_launch_argument_that_is_no_number_is_refused():
         parameter.parse("many")
 
 
+def test_a_launch_argument_that_is_neither_true_nor_false_is_refused():
+    (parameter,) = (p for p in PARAMETERS if p.name == "autostart")
+    with pytest.raises(InputError, match=r"'autostart' is 'yes'; it must be true or false"):
+        parameter.parse("yes")
+
+
 def test_every_setting_of_the_adaptation_is_a_parameter():
     assert {p.name for p in ADAPTATION} == {f"adaptation.{f.name}" for f in fields(AdaptationSettings)}
 
@@ -116,10 +123,11 @@ def test_whatever_the_table_allows_the_adaptation_takes(parameter: Parameter):
         assert getattr(AdaptationSettings(**{name: value}), name) == value
 
 
-def test_only_parameters_of_processing_are_live():
-    read_only = {p.name for p in (*PARAMETERS, *CAMERA_PARAMETERS) if not p.live}
-    assert read_only == {
-        *("checkpoint", "teacher", "device", "threads", "points_topic", "cameras", "base_frame", "fixed_frame"),
+def test_only_parameters_of_processing_may_change_at_any_time():
+    table = (*PARAMETERS, *CAMERA_PARAMETERS)
+    assert {p.name for p in table if p.change == "never"} == {"autostart", "cameras"}
+    assert {p.name for p in table if p.change == "unconfigured"} == {
+        *("checkpoint", "teacher", "device", "threads", "points_topic", "base_frame", "fixed_frame"),
         *("camera.NAME.image_topic", "camera.NAME.info_topic", "camera.NAME.transport", "camera.NAME.rectified"),
     }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -36,7 +37,7 @@ class Steps:
     kd_losses
         Distillation loss before each step; NaN for methods without a teacher.
     stopped_by
-        ``steps``, ``budget``, ``not trusted`` or ``not finite``.
+        ``steps``, ``budget``, ``stopped``, ``not trusted`` or ``not finite``.
     """
 
     kd_losses: list[float] = field(default_factory=list)
@@ -83,6 +84,8 @@ class AdaptationSession:
         self._clock = clock
         self._kd_level = kd_level
         self._scan: _Scan | None = None
+        self.stopped = threading.Event()
+        """Once it is set, from whichever thread, no step begins any more."""
         self.configure(settings)
 
     def configure(self, settings: AdaptationSettings) -> None:
@@ -160,6 +163,8 @@ class AdaptationSession:
 
     def _step(self, scan: _Scan, steps: Steps) -> str:
         """Take one step; returns what stops the next one, ``steps`` if nothing does."""
+        if self.stopped.is_set():
+            return "stopped"
         if self.settings.budget_ms and (self._clock() - scan.start) * 1e3 >= self.settings.budget_ms:
             return "budget"
         if self.settings.method == "statistics":

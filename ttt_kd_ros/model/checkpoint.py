@@ -85,13 +85,21 @@ def save_checkpoint(path: str | Path, network: Network, training: Mapping[str, A
         The network.
     training
         See `Manifest`.
+
+    Raises
+    ------
+    CheckpointError
+        If the file cannot be written.
     """
     path = Path(path)
     tensors = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(path.name + ".part")
-    unfinished.write_bytes(save(tensors, metadata={_KEY: Manifest(network.config, training).to_json()}))
-    unfinished.replace(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished.write_bytes(save(tensors, metadata={_KEY: Manifest(network.config, training).to_json()}))
+        unfinished.replace(path)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be written ({error.strerror})") from error
 
 
 def load_manifest(path: str | Path) -> Manifest:

@@ -14,6 +14,8 @@ from ttt_kd_ros.ros.parameters import PARAMETERS, Parameter, Value, camera_param
 def declare_parameters(node: Node) -> dict[str, Value]:
     """Declare all parameters and return their values.
 
+    ROS itself then refuses changes of another type, out of range, or of a parameter that is fixed.
+
     Raises
     ------
     rclpy.exceptions.ParameterException
@@ -46,10 +48,13 @@ def _default(parameter: Parameter) -> Value | RosParameter.Type:
 
 
 def descriptor(parameter: Parameter) -> ParameterDescriptor:
-    """What ROS tells of a parameter: description, range, allowed words, whether it is read-only."""
-    allowed = f"one of {', '.join(parameter.choices)}" if parameter.choices else ""
+    """What ROS tells of a parameter: description, range, allowed words, when it may be changed."""
+    allowed = [f"one of {', '.join(parameter.choices)}"] if parameter.choices else []
+    when = [] if parameter.live or parameter.fixed else ["changed only while the node is unconfigured"]
     result = ParameterDescriptor(
-        description=parameter.description, additional_constraints=allowed, read_only=not parameter.live
+        description=parameter.description,
+        additional_constraints="; ".join([*allowed, *when]),
+        read_only=parameter.fixed,
     )
     if parameter.bounds:
         lowest, highest = parameter.bounds

@@ -35,8 +35,8 @@ class ModelThread:
         finally:
             del outcome  # an error refers to the frames that it came through, and this would refer to the error
 
-    def close(self, timeout: float) -> None:
-        """End the thread after the calls that wait; returns after `timeout` seconds at the latest."""
+    def close(self, timeout: float | None = None) -> None:
+        """End the thread after the calls that wait; returns after `timeout` seconds, if given, at the latest."""
         self._calls.put(None)
         self._thread.join(timeout)
 

@@ -17,12 +17,12 @@ INTRODUCTION = f"""# Parameters of the node `segment`
 
 {SOURCE}
 
-Live parameters may be changed while the node runs (`ros2 param set /segment adaptation.steps 3`); the others are read
-at the start. A change is checked as a whole before any of it takes effect, and takes effect between two scans. A value
-that is not allowed is refused with the allowed ones named.
+Some parameters may be changed at any time (`ros2 param set /segment adaptation.steps 3`), others while the node is
+[unconfigured](node.md#lifecycle). A change is checked as a whole before any of it takes effect, and takes effect
+between two scans. A value that is not allowed is refused with the allowed ones named.
 """
 
-HEADER = "| parameter | type | default | allowed | live | what it does |\n|---|---|---|---|---|---|\n"
+HEADER = "| parameter | type | default | allowed | may change | what it does |\n|---|---|---|---|---|---|\n"
 
 
 def markdown() -> str:
@@ -52,8 +52,9 @@ def write(root: Path) -> None:
 
 
 def _row(parameter: Parameter) -> str:
-    default, live = f"`{_yaml(parameter.default)}`", "yes" if parameter.live else ""
-    cells = (f"`{parameter.name}`", _type(parameter.default), default, _allowed(parameter), live, parameter.description)
+    default = f"`{_yaml(parameter.default)}`"
+    kind, allowed, change = _type(parameter.default), _allowed(parameter), parameter.change
+    cells = (f"`{parameter.name}`", kind, default, allowed, change, parameter.description)
     return f"| {' | '.join(cells)} |\n"
 
 

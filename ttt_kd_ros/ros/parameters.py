@@ -48,7 +48,9 @@ class Parameter:
     choices
         Allowed words.
     live
-        Whether it may be changed while the node runs.
+        Whether it may be changed at any time; the others only while the node is unconfigured.
+    fixed
+        Whether it keeps the value that it had at the start.
     """
 
     name: str
@@ -57,6 +59,12 @@ class Parameter:
     bounds: tuple[float, float] | None = None
     choices: tuple[str, ...] = ()
     live: bool = False
+    fixed: bool = False
+
+    @property
+    def change(self) -> str:
+        """When it may be changed."""
+        return "never" if self.fixed else "any time" if self.live else "unconfigured"
 
     def check(self, value: Value) -> None:
         """Refuse a value that is not allowed.
@@ -81,15 +89,29 @@ class Parameter:
         """
         if isinstance(self.default, tuple):
             return tuple(word.strip() for word in text.split(","))
+        if isinstance(self.default, bool):
+            return self._parse_bool(text)
         try:
             return type(self.default)(text)
         except ValueError as error:
             raise InputError(f"parameter '{self.name}' is '{text}'; it must be a number") from error
 
+    def _parse_bool(self, text: str) -> bool:
+        if text.lower() not in ("true", "false"):
+            raise InputError(f"parameter '{self.name}' is '{text}'; it must be true or false")
+        return text.lower() == "true"
+
 
 _ADAPTATION = AdaptationSettings()
 
 PARAMETERS: tuple[Parameter, ...] = (
+    Parameter(
+        "autostart",
+        True,
+        "Whether the node configures and activates itself at the start, and ends if it cannot; `false`: it waits for a "
+        "lifecycle manager.",
+        fixed=True,
+    ),
     Parameter(
         "checkpoint", "", "Checkpoint file written by `ttt_kd train`; empty: the one that comes with the package."
     ),
@@ -103,7 +125,7 @@ PARAMETERS: tuple[Parameter, ...] = (
         (0, 1024),
     ),
     Parameter("points_topic", "points", "PointCloud2 topic of the LiDAR."),
-    Parameter("cameras", (), "Names of the cameras; each one has the parameters `camera.NAME.*` below."),
+    Parameter("cameras", (), "Names of the cameras; each one has the parameters `camera.NAME.*` below.", fixed=True),
     Parameter(
         "base_frame", "base_link", "Frame whose xy plane is the ground and whose z points up; needs TF from the LiDAR."
     ),
@@ -123,6 +145,18 @@ PARAMETERS: tuple[Parameter, ...] = (
     ),
     Parameter("image_wait_ms", 100.0, "How long a scan waits for its pictures.", (0, 2000), live=True),
     Parameter("transform_wait_ms", 50.0, "How long a scan waits for late transforms.", (0, 2000), live=True),
+    Parameter(
+        "pass_fields",
+        False,
+        "Whether segmented clouds have the other fields of the scan (intensity, ring, time, ...) too.",
+        live=True,
+    ),
+    Parameter(
+        "weights_path",
+        "",
+        "File that `~/save_weights` writes and `~/load_weights` reads: a checkpoint with the adapted weights.",
+        live=True,
+    ),
     Parameter(
         "adaptation.mode",
         _ADAPTATION.mode,
@@ -274,6 +308,11 @@ def camera_parameters(camera: str) -> tuple[Parameter, ...]:
     )
 
 
+def all_parameters(cameras: Iterable[str]) -> tuple[Parameter, ...]:
+    """The parameters of the node and of each camera."""
+    return (*PARAMETERS, *(parameter for camera in cameras for parameter in camera_parameters(camera)))
+
+
 @dataclass(frozen=True)
 class CameraSettings:
     """Where one camera's messages come from and how they are used; see `CAMERA_PARAMETERS`."""
@@ -306,8 +345,22 @@ class NodeSettings:
     deskew: bool
     image_wait_ns: int
     transform_wait_ns: int
+    autostart: bool
+    pass_fields: bool
+    weights_path: str
     adaptation: AdaptationSettings
     cameras: tuple[CameraSettings, ...]
+
+    @property
+    def camera_names(self) -> tuple[str, ...]:
+        """Name of each camera."""
+        return tuple(camera.name for camera in self.cameras)
+
+    @property
+    def input_topics(self) -> tuple[str, ...]:
+        """Every topic that scans, pictures and calibrations come on."""
+        of_cameras = (topic for camera in self.cameras for topic in (camera.picture_topic, camera.info_topic))
+        return (self.points_topic, *of_cameras)
 
     @property
     def timings(self) -> dict[str, Timing]:
@@ -345,7 +398,7 @@ def settings_from(values: Mapping[str, Any]) -> NodeSettings:
     """
     cameras: tuple[str, ...] = values["cameras"]
     check_camera_names(cameras)
-    for parameter in (*PARAMETERS, *(p for camera in cameras for p in camera_parameters(camera))):
+    for parameter in all_parameters(cameras):
         parameter.check(values[parameter.name])
     if not values["base_frame"]:
         raise InputError("parameter 'base_frame' is empty; name the frame whose xy plane is the ground")
@@ -361,6 +414,9 @@ def settings_from(values: Mapping[str, Any]) -> NodeSettings:
         deskew=values["deskew"],
         image_wait_ns=_nanoseconds(values["image_wait_ms"]),
         transform_wait_ns=_nanoseconds(values["transform_wait_ms"]),
+        autostart=values["autostart"],
+        pass_fields=values["pass_fields"],
+        weights_path=values["weights_path"],
         adaptation=AdaptationSettings(**adaptation),
         cameras=tuple(_camera_settings(camera, values) for camera in cameras),
     )

@@ -2,57 +2,53 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
 import threading
 import time
+import traceback
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 import rclpy
-from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.msg import SetParametersResult
-from rclpy.clock import Clock, ClockType
 from rclpy.exceptions import NameValidationException, ParameterException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.logging import get_logger
-from rclpy.node import Node
 from rclpy.parameter import Parameter
-from rclpy.qos import QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
 from rclpy.task import Future
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
-from std_srvs.srv import Trigger
-from tf2_ros import Buffer, TransformListener
+from sensor_msgs.msg import PointCloud2
+from tf2_ros import Buffer
 
 from ttt_kd_ros.adaptation.settings import AdaptationSettings
 from ttt_kd_ros.errors import InputError
 from ttt_kd_ros.frame import Frame, Segmentation
 from ttt_kd_ros.ros.assembly import FrameAssembler, ImageMessage, ScanJob
 from ttt_kd_ros.ros.collector import Collector
-from ttt_kd_ros.ros.counts import (
-    PUBLISHED,
-    SCANS,
-    SEGMENTER,
-    Counts,
-    Level,
-    Snapshot,
-    Status,
-    camera_subject,
-    status,
-)
+from ttt_kd_ros.ros.counts import PUBLISHED, SCANS, SEGMENTER, Counts
 from ttt_kd_ros.ros.declaration import declare_parameters, read_value
-from ttt_kd_ros.ros.diagnostics import diagnostics_message, report_message
-from ttt_kd_ros.ros.messages import packed_colors, stamp_of, write_cloud
+from ttt_kd_ros.ros.health import Health
+from ttt_kd_ros.ros.inputs import Inputs
+from ttt_kd_ros.ros.legend import Legend
+from ttt_kd_ros.ros.model import Model
 from ttt_kd_ros.ros.model_thread import ModelThread
-from ttt_kd_ros.ros.parameters import CameraSettings, settings_from
+from ttt_kd_ros.ros.names import NODE, READY
+from ttt_kd_ros.ros.outputs import Outputs
+from ttt_kd_ros.ros.parameters import Value, all_parameters, settings_from
+from ttt_kd_ros.ros.qos import Topics
+from ttt_kd_ros.ros.services import Services
 from ttt_kd_ros.ros.transforms import Transforms
-from ttt_kd_ros.segmenter import Segmenter, load_segmenter
+from ttt_kd_ros.ros.worker import Worker
+from ttt_kd_ros.segmenter import Segmenter, free_memory, load_segmenter
 
-NAME = "segment"
-CLOCK_JUMP_NS = 1_000_000_000
-DIAGNOSTICS_PERIOD_S = 1.0
-SHUTDOWN_S = 2.0
-OUTPUT_QOS = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
+FAILURES = (ArithmeticError, LookupError, RuntimeError, ValueError)
+"""What computing with one scan's numbers can end in."""
+SHUTDOWN_S = 1.0
+"""How long the node may take to end in order."""
 
 
 class LoadSegmenter(Protocol):
@@ -64,18 +60,19 @@ class LoadSegmenter(Protocol):
         """Load a segmenter."""
 
 
-class SegmentNode(Node):
+class SegmentNode(LifecycleNode):
     """Segments every scan it can and says why it could not segment others.
 
-    Callbacks collect messages as they are; one worker thread waits for transforms, converts, segments and publishes.
-    A node is made, then loaded, then subscribed. Its future `broken` is done if the worker met a fault in the program.
+    Configured, it has loaded its model and made its publishers; active, it subscribes. Callbacks collect messages as
+    they are; one worker thread waits for transforms, converts, segments and publishes. The adapted weights stay until
+    it is cleaned up. Its future `broken` is done if the worker met a fault in the program.
 
     Parameters
     ----------
     load
         Makes the segmenter.
     options
-        Of `rclpy.node.Node`.
+        Of `rclpy.lifecycle.LifecycleNode`.
 
     Raises
     ------
@@ -84,31 +81,84 @@ class SegmentNode(Node):
     """
 
     def __init__(self, load: LoadSegmenter = load_segmenter, **options: Any) -> None:
-        super().__init__(NAME, **options)
+        super().__init__(NODE, **options)
         self._load_segmenter = load
+        self._counts = Counts()
+        self._model_thread = ModelThread()
+        self._model: Model | None = None
+        self._collector: Collector[PointCloud2, ImageMessage] | None = None
+        self._undo_configure = contextlib.ExitStack()
+        self._undo_activate = contextlib.ExitStack()
+        self.broken: Future[None] = Future()
         self._values = declare_parameters(self)
         self._settings = settings_from(self._values)
-        self._counts = Counts()
-        self._collector: Collector[PointCloud2, ImageMessage] = Collector(
-            self._settings.timings, self._settings.image_wait_ns, self._counts
-        )
-        self._model_thread = ModelThread()
-        self._worker = threading.Thread(target=self._work, name="segment", daemon=True)
-        self.broken: Future[None] = Future()
-        self._last_scan_stamp = 0
-        self._reported = Snapshot()
-        self._last_causes: dict[str, tuple[str, ...]] = {}
+        Services(self, self._loaded_model, lambda: self._settings.weights_path)
+        self.add_on_set_parameters_callback(self._on_parameters)
 
-    def load(self) -> None:
-        """Load the model.
+    def start(self) -> bool:
+        """Configure and activate if the parameter `autostart` says so; returns whether nothing failed."""
+        steps = (self.trigger_configure, self.trigger_activate) if self._settings.autostart else ()
+        return all(step() is TransitionCallbackReturn.SUCCESS for step in steps)
 
-        Raises
-        ------
-        InputError
-            If the checkpoint, its teacher or the device cannot be used.
-        """
-        settings = self._settings
-        self._segmenter = self._model_thread.run(
+    def stop(self) -> None:
+        """Let the scan that is being segmented end soon; for the end of the node, from any thread."""
+        if (model := self._model) is not None:
+            model.stop()
+
+    def destroy_node(self) -> None:
+        """Free everything."""
+        self.stop()
+        self._undo_activate.close()
+        self._undo_configure.close()
+        self._model_thread.close()
+        super().destroy_node()
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Load and check the model, make the publishers."""
+        return self._attempt("configure", self._configure, self._undo_configure)
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Begin to answer scans."""
+        return self._attempt("activate", self._activate, self._undo_activate)
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Answer no more scans after the one in work; the adapted weights stay."""
+        self._undo_activate.close()
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Free the model."""
+        self._undo_configure.close()
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """End what is active and free the model."""
+        return self.on_error(state)
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Go back to where the node can be configured again."""
+        self._undo_activate.close()
+        self._undo_configure.close()
+        return TransitionCallbackReturn.SUCCESS
+
+    def _attempt(self, what: str, step: Callable[[], None], undo: contextlib.ExitStack) -> TransitionCallbackReturn:
+        """Take a step; what it began is undone if the user has to mend something first."""
+        try:
+            step()
+        except (InputError, ParameterException, NameValidationException) as error:
+            undo.close()
+            self.get_logger().error(f"cannot {what}: {' '.join(str(error).split())}")
+            return TransitionCallbackReturn.FAILURE
+        except BaseException:
+            self.get_logger().error(traceback.format_exc())  # rclpy would not say what it was
+            raise
+        return TransitionCallbackReturn.SUCCESS
+
+    def _configure(self) -> None:
+        settings, undo = self._settings, self._undo_configure
+        for topic in settings.input_topics:
+            self.resolve_topic_name(topic)
+        load = partial(
             self._load_segmenter,
             settings.checkpoint,
             settings=settings.adaptation,
@@ -116,177 +166,155 @@ class SegmentNode(Node):
             device=settings.device,
             threads=settings.threads,
         )
-        self._colors = packed_colors(self._segmenter.classes.palette())
-
-    def subscribe(self) -> None:
-        """Begin to answer scans."""
-        self._segmentations = self.create_publisher(PointCloud2, "~/segmentation", OUTPUT_QOS)
-        self._reports = self.create_publisher(DiagnosticArray, "~/report", OUTPUT_QOS)
-        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", OUTPUT_QOS)
+        undo.callback(self._forget_model)
+        self._model = Model(load, self._model_thread, settings.adaptation)
+        self._outgoing = Topics(self)
+        undo.callback(self._outgoing.close)
+        self._outputs = Outputs(self.get_name(), self._outgoing, settings, self._model.classes)
         self._buffer = Buffer()
-        self._listener = TransformListener(self._buffer, self)
-        transforms = Transforms(self._buffer, self._settings.base_frame, self._settings.fixed_frame)
+        transforms = Transforms(self._buffer, settings.base_frame, settings.fixed_frame)
         self._assembler = FrameAssembler(transforms, self._counts)
-        self._worker.start()
-        for camera in self._settings.cameras:
-            self._subscribe_camera(camera)
-        self.create_subscription(PointCloud2, self._settings.points_topic, self._on_scan, qos_profile_sensor_data)
-        self.create_service(Trigger, "~/reset", self._on_reset)
-        self.create_timer(DIAGNOSTICS_PERIOD_S, self._on_diagnostics, clock=Clock(clock_type=ClockType.STEADY_TIME))
-        self.add_on_set_parameters_callback(self._on_parameters)
-        self.get_logger().info(f"ready: classes {', '.join(self._segmenter.classes.names)}")
 
-    def _subscribe_camera(self, camera: CameraSettings) -> None:
-        on_info = partial(self._assembler.set_camera_info, camera.name)
-        self.create_subscription(CameraInfo, camera.info_topic, on_info, qos_profile_sensor_data)
-        kind = CompressedImage if camera.compressed else Image
-        on_picture = partial(self._on_picture, camera.name)
-        self.create_subscription(kind, camera.picture_topic, on_picture, qos_profile_sensor_data)
+    def _activate(self) -> None:
+        settings, undo, model = self._settings, self._undo_activate, self._loaded_model()
+        collector: Collector[PointCloud2, ImageMessage] = Collector(
+            settings.timings, settings.image_wait_ns, self._counts
+        )
+        self._collector = collector
+        undo.callback(Worker(collector.wait, self._answer, self._break, self.context).join)
+        undo.callback(collector.close)
+        incoming = Topics(self)
+        undo.callback(incoming.close)
+        undo.callback(Inputs(self, incoming, settings, collector, self._assembler, self._buffer).close)
+        undo.callback(Health(self, self._outputs.diagnostics, self._counts, settings, (incoming, self._outgoing)).close)
+        undo.callback(Legend(self, self._outputs.legend, model.classes, settings.base_frame).close)
+        self.get_logger().info(f"{READY} {', '.join(model.classes.names)}")
 
-    def close(self) -> None:
-        """End the worker after the scan that it is at."""
-        self._collector.close()
-        if self._worker.is_alive():
-            self._worker.join(SHUTDOWN_S)
-        self._model_thread.close(timeout=0)
+    def _loaded_model(self) -> Model:
+        if self._model is None:
+            raise InputError("the node is not configured and has no model")
+        return self._model
 
-    def destroy_node(self) -> None:
-        """Close and free everything."""
-        self.close()
-        super().destroy_node()
+    def _forget_model(self) -> None:
+        self._model = None
+        self._model_thread.run(free_memory)
 
-    def _on_scan(self, scan: PointCloud2) -> None:
-        stamp = stamp_of(scan)
-        if stamp < self._last_scan_stamp - CLOCK_JUMP_NS:
-            self.get_logger().warning("stamps of scans went back; transforms from before are forgotten")
-            self._buffer.clear()
-        self._last_scan_stamp = stamp
-        self._collector.add_scan(stamp, scan)
-
-    def _on_picture(self, camera: str, picture: ImageMessage) -> None:
-        self._collector.add_picture(camera, stamp_of(picture), picture)
-
-    def _on_reset(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        self._model_thread.run(self._segmenter.reset)
-        response.success = True
-        response.message = "the source weights are back"
-        return response
+    def _break(self) -> None:
+        self.broken.set_result(None)
 
     def _on_parameters(self, parameters: list[Parameter[Any]]) -> SetParametersResult:
         """Check all changes together; apply them if they are all right."""
-        values = self._values | {parameter.name: read_value(parameter) for parameter in parameters}
+        changes = {p.name: read_value(p) for p in parameters if p.name in self._values}
         try:
-            settings = settings_from(values)
-            if settings.adaptation != self._settings.adaptation:
-                self._model_thread.run(self._segmenter.configure, settings.adaptation)
+            self._change(changes)
         except InputError as error:
             return SetParametersResult(successful=False, reason=str(error))
-        self._collector.configure(settings.timings, settings.image_wait_ns)
-        self._values, self._settings = values, settings
         return SetParametersResult(successful=True)
 
-    def _on_diagnostics(self) -> None:
-        topics = {SCANS: self._settings.points_topic}
-        topics |= {camera_subject(camera.name): camera.picture_topic for camera in self._settings.cameras}
-        now = self._counts.snapshot()
-        statuses = [status(subject, topic, now, self._reported) for subject, topic in topics.items()]
-        self._reported = now
-        self._diagnostics.publish(diagnostics_message(self.get_name(), statuses, self.get_clock().now().to_msg()))
-        for each in statuses:
-            self._log_change(each)
-
-    def _log_change(self, current: Status) -> None:
-        """Log what goes wrong when it begins and when it ends."""
-        if current.causes == self._last_causes.get(current.subject, ()):
-            return
-        self._last_causes[current.subject] = current.causes
-        text = f"{current.subject}: {current.message}"
-        if current.level == Level.OK:
-            self.get_logger().info(text)
-        elif current.level == Level.WARN:
-            self.get_logger().warning(text)
-        else:
-            self.get_logger().error(text)
-
-    def _work(self) -> None:
-        """Answer jobs until the collector is closed; a fault in the program breaks the node."""
-        finished = False
-        try:
-            while (job := self._collector.wait()) is not None:
-                self._answer(job)
-            finished = True
-        except RuntimeError:
-            if self.context.ok():
-                raise
-            finished = True  # the middleware was shut down before the answer could be published
-        finally:
-            if not finished:
-                self.broken.set_result(None)
+    def _change(self, changes: dict[str, Value]) -> None:
+        changed = {name for name, value in changes.items() if value != self._values[name]}
+        live = {parameter.name for parameter in all_parameters(self._settings.camera_names) if parameter.live}
+        if self._model is not None and (late := sorted(changed - live)):
+            raise InputError(
+                f"parameter {', '.join(late)} is read when the node is configured: clean the node up before "
+                f"(ros2 lifecycle set {self.get_fully_qualified_name()} cleanup)"
+            )
+        values = self._values | changes
+        settings = settings_from(values)
+        if self._model is not None:
+            self._model.configure(settings.adaptation)
+        if self._collector is not None:
+            self._collector.configure(settings.timings, settings.image_wait_ns)
+        self._values, self._settings = values, settings
 
     def _answer(self, job: ScanJob) -> None:
+        """Segment a scan and publish what came of it; runs on the worker."""
+        settings, model = self._settings, self._loaded_model()
         start = time.monotonic_ns()
-        frame = self._assembler.assemble(job, self._settings)
+        frame = self._assembler.assemble(job, settings)
         if frame is None:
             return
         prepared = time.monotonic_ns()
-        segmentation = self._segment(frame)
+        segmentation = self._segment(model, frame)
         if segmentation is None:
             return
         segmented = time.monotonic_ns()
-        cloud = write_cloud(job.scan, segmentation, self._colors)
-        self._segmentations.publish(cloud)
+        self._outputs.publish_cloud(job, segmentation, settings.pass_fields)
         self._counts.add(SCANS, PUBLISHED)
         end = time.monotonic_ns()
-        timings = {
+        stages = {
             "wait": start - job.arrival,
             "prepare": prepared - start,
             "publish": end - segmented,
             "total": end - job.arrival,
         }
-        timings_ms = {**segmentation.timings_ms, **{stage: ns / 1e6 for stage, ns in timings.items()}}
-        cameras = [view.name for view in frame.views]
-        report = segmentation.adaptation
-        self._reports.publish(report_message(self.get_name(), job.scan.header, report, cameras, timings_ms))
+        timings_ms = {**segmentation.timings_ms, **{stage: ns / 1e6 for stage, ns in stages.items()}}
+        self._outputs.publish_report(job, frame, segmentation, timings_ms)
+        self._show(job, frame, segmentation, model)
 
-    def _segment(self, frame: Frame) -> Segmentation | None:
+    def _segment(self, model: Model, frame: Frame) -> Segmentation | None:
         try:
-            return self._model_thread.run(self._segmenter.segment, frame)
-        except (ArithmeticError, LookupError, RuntimeError, ValueError) as error:
+            return model.segment(frame)
+        except FAILURES as error:
             self._counts.add(SCANS, SEGMENTER, f"{type(error).__name__}: {error}")
             return None
 
+    def _show(self, job: ScanJob, frame: Frame, segmentation: Segmentation, model: Model) -> None:
+        try:
+            self._outputs.publish_overlays(job, frame, segmentation, model)
+        except FAILURES as error:
+            self.get_logger().warning(f"no overlay of a picture: {error}", throttle_duration_sec=10)
 
-def main(args: list[str] | None = None, load: LoadSegmenter = load_segmenter) -> int:
-    """Run the node until it is interrupted; the exit code is 0 then, and 1 if it could not start or broke."""
+
+def main(args: list[str] | None = None, load: LoadSegmenter = load_segmenter) -> NoReturn:
+    """Run the node until it is interrupted, then exit with 0; with 1 if it could not start or broke.
+
+    The process ends at once, without the interpreter's clearing up: that frees torch for longer than a robot should
+    wait, and crashes beside a thread that still computes.
+    """
     rclpy.init(args=args)
     try:
-        return _run(load)
+        code = _run(SegmentNode(load))
     except (InputError, ParameterException, NameValidationException) as error:
-        get_logger(NAME).fatal(" ".join(str(error).split()))
-        return 1
-    except (KeyboardInterrupt, ExternalShutdownException):
-        return 0
-    finally:
-        rclpy.try_shutdown()
+        get_logger(NODE).fatal(" ".join(str(error).split()))
+        code = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
-def _run(load: LoadSegmenter) -> int:
+def _run(node: SegmentNode) -> int:
+    """Let a thread serve the node: the main thread stays free for signals, however long the node computes."""
     executor = SingleThreadedExecutor()
-    node = SegmentNode(load)
     executor.add_node(node)
+    ended: Future[int] = Future()
+    serving = threading.Thread(target=_serve, args=(node, executor, ended), name="serve", daemon=True)
+    serving.start()
+    waiting = SingleThreadedExecutor()
+    with contextlib.suppress(KeyboardInterrupt, ExternalShutdownException):
+        waiting.spin_until_future_complete(ended)
+    node.stop()
+    serving.join(SHUTDOWN_S)
+    return (ended.result() or 0) if ended.done() else 0
+
+
+def _serve(node: SegmentNode, executor: SingleThreadedExecutor, ended: Future[int]) -> None:
+    """The node's life from its start to its end; the future then holds the exit code."""
+    code = 1
     try:
-        node.load()
-        node.subscribe()
-        executor.spin_until_future_complete(node.broken)
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass
+        if node.start():
+            executor.spin_until_future_complete(node.broken)
+            code = int(node.broken.done())
+    except ExternalShutdownException:
+        code = 0
     except RuntimeError:
-        if rclpy.ok():  # else the middleware was shut down under a callback
+        if node.context.ok():  # else the middleware was shut down under a callback
             raise
+        code = 0
     finally:
         node.destroy_node()
-    return int(node.broken.done())
+        ended.set_result(code)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
