@@ -12,6 +12,8 @@ DONE := $(VENV)/done
 PIP := $(BIN)/python -m pip install --quiet
 DRIVES := $(VENV)/drives
 DOMAINS := source beams32 beams16 low tilted fog rain city dusk miscalibrated all
+SEEDS ?= 0 1 2
+STEPS ?= 800
 CACHES := .pytest_cache .mypy_cache .ruff_cache
 
 # A sourced ROS distribution brings everything that without_ros stands in for.
@@ -56,12 +58,23 @@ model: setup ## Train models/street6.safetensors again, on simulated drives
 	$(BIN)/ttt_kd train $(DRIVES)/source_* --config simulated --seed 0 --out $(VENV)/model
 	mkdir -p models && cp $(VENV)/model/model.safetensors models/street6.safetensors
 
-domains: setup ## Score the package's model on every domain of the simulator
+domains: setup ## Train on the simulator's domain `source` and score every domain: source-only, joint, adapted; SEEDS="0 1 2"
+	for seed in $$(seq 0 39); do \
+		test -d $(DRIVES)/source_$$seed || \
+		$(BIN)/ttt_kd simulate $(DRIVES)/source_$$seed --seed $$seed --frames 5 --interval 2 || exit 1; \
+	done
 	for domain in $(DOMAINS); do \
 		test -d $(DRIVES)/$$domain || \
 		$(BIN)/ttt_kd simulate $(DRIVES)/$$domain --domain $$domain --seed 1000 --frames 20 || exit 1; \
 	done
-	$(BIN)/ttt_kd evaluate $(addprefix $(DRIVES)/,$(DOMAINS)) --checkpoint models/street6.safetensors --out demo/domains
+	for seed in $(SEEDS); do for kd in 0 1; do \
+		test -f $(VENV)/domains/kd$${kd}_$$seed/model.safetensors || \
+		$(BIN)/ttt_kd train $(DRIVES)/source_* --config simulated --steps $(STEPS) --seed $$seed --kd-weight $$kd \
+			--out $(VENV)/domains/kd$${kd}_$$seed || exit 1; \
+	done; done
+	$(BIN)/ttt_kd evaluate $(addprefix $(DRIVES)/,$(DOMAINS)) --protocol modes --out demo/domains \
+		--source-only $(SEEDS:%=$(VENV)/domains/kd0_%/model.safetensors) \
+		--checkpoint $(SEEDS:%=$(VENV)/domains/kd1_%/model.safetensors)
 
 clean: ## Remove what was made, except .venv
 	rm -rf build install log demo *.egg-info without_ros/packages/*.egg-info $(CACHES)

@@ -171,11 +171,13 @@ class AdaptationReport:
         Gradient steps taken.
     stopped_by
         Why there were no more: ``off``, ``paused``, ``no valid points``, ``no views``, ``few pairs``, ``steps``,
-        ``budget``, ``stopped``, ``not trusted`` or ``not finite``.
+        ``budget``, ``stopped`` or ``not finite``.
     kd_losses
         KD loss before each step, followed by the loss after the last one; empty if no step was taken.
     paired_points
         Points with at least one pixel.
+    trusted
+        Whether the adapted weights labelled the whole scan and not only what lies near the view.
     weight_version
         Number of scans whose steps are in the weights that predicted; 0 for the source model.
     """
@@ -185,6 +187,7 @@ class AdaptationReport:
     kd_losses: tuple[float, ...] = ()
     paired_points: int = 0
     weight_version: int = 0
+    trusted: bool = True
 
 
 @dataclass(frozen=True)

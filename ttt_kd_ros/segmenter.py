@@ -182,9 +182,9 @@ class Segmenter:
         with stage("teacher"):
             pairs = self._pairs(points[valid], frame)
         answers = []
-        for report in self._adapt(voxels, pairs, counts, stage):
+        for report, reach in self._adapt(voxels, pairs, counts, stage):
             with stage("predict"):
-                labels, confidence, report = self._predict(voxels, pairs, report)
+                labels, confidence, report = self._predict(voxels, pairs, report, reach)
                 answer = self._expand(valid, voxels.grid.inverse, labels, confidence)
             answers.append(Segmentation(*answer, report, dict(stage.timings_ms)))
             stage.timings_ms.pop("predict")
@@ -217,16 +217,19 @@ class Segmenter:
 
     def _adapt(
         self, voxels: VoxelInput, pairs: PointTargets | None, counts: Sequence[int], stage: _Stopwatch
-    ) -> Iterator[AdaptationReport]:
-        """Report of the adaptation after each number of steps, the weights being as reported."""
+    ) -> Iterator[tuple[AdaptationReport, Tensor | None]]:
+        """Report of the adaptation after each number of steps, and the voxels that the weights may label.
+
+        The weights are as reported while the caller has the report.
+        """
         settings = self._session.settings
         if pairs is None:
             cause = "no views" if settings.mode != "off" and settings.steps else "off"
-            yield from [AdaptationReport(0, cause, weight_version=self._weight_version)] * len(counts)
+            yield from [(AdaptationReport(0, cause, weight_version=self._weight_version), None)] * len(counts)
             return
         paired = len(pairs.points.unique())
         if paired < max(1, settings.min_pairs):
-            yield from [AdaptationReport(0, "few pairs", (), paired, self._weight_version)] * len(counts)
+            yield from [(AdaptationReport(0, "few pairs", (), paired, self._weight_version), None)] * len(counts)
             return
         version = self._weight_version
         with stage("adapt"):
@@ -236,17 +239,22 @@ class Segmenter:
                 self._session.advance(steps, count)
             if steps.stopped_by == "not finite":
                 self._weight_version = version
-                yield AdaptationReport(0, steps.stopped_by, (), paired, version)
+                yield AdaptationReport(0, steps.stopped_by, (), paired, version), steps.reach
                 continue
             self._weight_version = version + bool(steps.kd_losses)
-            losses = tuple(steps.kd_losses)
-            yield AdaptationReport(len(losses), steps.stopped_by, losses, paired, self._weight_version)
+            losses, trusted = tuple(steps.kd_losses), steps.reach is None
+            report = AdaptationReport(
+                len(losses), steps.stopped_by, losses, paired, self._weight_version, trusted=trusted
+            )
+            yield report, steps.reach
 
     @torch.no_grad()
     def _predict(
-        self, voxels: VoxelInput, pairs: PointTargets | None, report: AdaptationReport
+        self, voxels: VoxelInput, pairs: PointTargets | None, report: AdaptationReport, reach: Tensor | None
     ) -> tuple[Tensor, Tensor, AdaptationReport]:
         logits, features = self._network(voxels)
+        if reach is not None and self._weight_version:
+            logits = torch.where(reach[:, None], logits, self._session.source(voxels)[0])
         confidence, labels = torch.softmax(logits, dim=1).max(dim=1)
         if pairs is not None and report.steps:
             last = self._session.distillation(features, voxel_targets(pairs, voxels.grid.inverse))

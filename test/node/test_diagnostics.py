@@ -49,6 +49,7 @@ def test_a_report_has_the_scans_header_and_every_key():
         "kd_loss_first": "0.5",
         "kd_loss_last": "0.25",
         "paired_points": "1234",
+        "trusted": "True",
         "weight_version": "7",
         "cameras": "front,left",
         "time_predict_ms": "12.346",

@@ -234,7 +234,7 @@ def test_the_method_statistics_moves_the_batch_norms_towards_the_scan_and_nothin
 def test_sar_takes_its_gradient_where_the_loss_is_highest_nearby(sure_network, voxels, pairs):
     network = sure_network
     settings = AdaptationSettings(
-        method="sar", steps=1, optimizer="sgd", learning_rate=1.0, margin_m=1000, entropy_weight=0
+        method="sar", scope="norm", steps=1, optimizer="sgd", learning_rate=1.0, margin_m=1000, entropy_weight=0
     )
     session = AdaptationSession(network, settings)
     parameters = scope_parameters(network.backbone, "norm")
@@ -277,14 +277,40 @@ def test_every_scope_has_defaults_of_its_own_that_lower_the_loss(network, voxels
     assert steps.kd_losses[-1] < steps.kd_losses[0]
 
 
-@pytest.mark.parametrize(("level", "steps"), [(0.9, 0), (-0.9, 5)])
-def test_a_scan_whose_features_the_network_cannot_predict_is_not_trusted(network, voxels, pairs, level, steps):
-    before = weights(network)
-    session = AdaptationSession(network, replace(SETTINGS, trust=1.0), kd_level=level)
-    taken = session.adapt(voxels, pairs)
-    assert len(taken.kd_losses) == steps
-    assert taken.stopped_by == ("steps" if steps else "not trusted")
-    assert bool(changed(before, network)) == bool(steps)
+@pytest.mark.parametrize("level", [0.9, -0.9])
+def test_where_the_network_cannot_predict_the_features_the_weights_reach_only_what_lies_near_the_view(
+    network, voxels, pairs, level
+):
+    session = AdaptationSession(network, replace(SETTINGS, trust=1.0, margin_m=0.5), kd_level=level)
+    reach = session.adapt(voxels, pairs).reach
+    seeds = voxel_targets(pairs, voxels.grid.inverse).voxels
+    if level > 0:
+        assert torch.equal(reach, near_voxels(voxels.grid, seeds, distance=1))
+        assert reach.any()
+        assert not reach.all()
+    else:
+        assert reach is None
+
+
+def test_trust_is_a_matter_of_the_source_model_however_far_the_weights_have_moved(network, voxels, pairs):
+    session = AdaptationSession(network, replace(SETTINGS, trust=1.0, steps=30))
+    first = session.adapt(voxels, pairs)
+    level = 1 - (first.kd_losses[0] + first.kd_losses[-1]) / 2  # above the source model's, below the adapted one's
+    again = AdaptationSession(network, replace(SETTINGS, trust=1.0), kd_level=level)
+    assert again.adapt(voxels, pairs).reach is None
+    session._kd_level = level
+    assert session.adapt(voxels, pairs).reach is not None
+
+
+def test_the_source_model_answers_whatever_the_weights_are(network, voxels, pairs):
+    with torch.no_grad():
+        expected = network(voxels)
+    session = AdaptationSession(network, replace(SETTINGS, scope="all"))
+    session.adapt(voxels, pairs)
+    moved = weights(network)
+    for value, wanted in zip(session.source(voxels), expected, strict=True):
+        torch.testing.assert_close(value, wanted, atol=1e-6, rtol=0)
+    assert not changed(moved, network)
 
 
 def test_steps_taken_bit_by_bit_are_those_taken_at_once(network, voxels, pairs):

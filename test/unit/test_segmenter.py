@@ -167,6 +167,25 @@ def test_a_loss_that_is_not_finite_leaves_the_last_good_weights(network, frame):
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
 
 
+def test_a_scan_that_is_not_trusted_is_adapted_to_near_the_view_and_left_to_the_source_model_elsewhere(
+    network, frame, street_points
+):
+    source = Segmenter(network, None, replace(SETTINGS, mode="off")).segment(frame).confidence
+    settings = replace(SETTINGS, mode="offline", trust=1.0)
+    segmenter = Segmenter(network, StripesTeacher(), settings, training={"kd_cosine": 0.99})
+    result = segmenter.segment(frame)
+    assert not result.adaptation.trusted
+    assert result.adaptation.steps == 4
+    same = np.isclose(result.confidence, source, atol=1e-6)
+    seen = pair_points(transform_points(frame.views[0].T_camera_scan, street_points), frame.views[0].camera).points
+    assert same.any()
+    assert not same[seen.numpy()].any()
+    segmenter.configure(replace(settings, trust=0.0))
+    everywhere = segmenter.segment(frame)
+    assert everywhere.adaptation.trusted
+    assert np.isclose(everywhere.confidence, source, atol=1e-6).mean() < same.mean()
+
+
 def test_a_picture_of_another_size_than_the_calibration_is_paired_at_the_same_places(network, frame):
     view = frame.views[0]
     half = replace(view, image=np.ascontiguousarray(view.image[::2, ::2]))

@@ -37,11 +37,15 @@ class Steps:
     kd_losses
         Distillation loss before each step; NaN for methods without a teacher.
     stopped_by
-        ``steps``, ``budget``, ``stopped``, ``not trusted`` or ``not finite``.
+        ``steps``, ``budget``, ``stopped`` or ``not finite``.
+    reach
+        (V,) bool, voxels that the adapted weights may label: None for all, those near the view where the scan is not
+        trusted (`AdaptationSettings.trust`).
     """
 
     kd_losses: list[float] = field(default_factory=list)
     stopped_by: str = "steps"
+    reach: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,7 @@ class AdaptationSession:
     ) -> None:
         self._network = network.eval().requires_grad_(False)
         self._source = _copy(network.backbone)
+        self._source_weights = {f"backbone.{name}": value for name, value in self._source.items()}
         self._clock = clock
         self._kd_level = kd_level
         self._scan: _Scan | None = None
@@ -126,12 +131,13 @@ class AdaptationSession:
         """
         seeds = voxel_targets(pairs, voxels.grid.inverse).voxels
         distance = self.settings.margin_m / self._network.config.voxel_size
-        view = crop(voxels, near_voxels(voxels.grid, seeds, distance))
+        near = near_voxels(voxels.grid, seeds, distance)
+        view = crop(voxels, near)
         targets = voxel_targets(pairs, view.grid.inverse)
         before = _copy(self._network.backbone)
-        loss = objective(self.settings, targets, lambda: self._source_logits(view, before))
+        loss = objective(self.settings, targets, lambda: self.source(view)[0])
         self._scan = _Scan(view, targets, loss, before, start=self._clock())
-        return Steps()
+        return Steps(reach=None if self._trusted(view, targets) else near)
 
     def advance(self, steps: Steps, count: int) -> None:
         """Take steps on the scan until there are `count`, or something stops them.
@@ -173,8 +179,6 @@ class AdaptationSession:
             return "steps"
         logits, features = self._forward(scan.view)
         distillation = self.distillation(features, scan.targets)
-        if not steps.kd_losses and self._distrusted(features, scan.targets):
-            return "not trusted"
         loss = scan.objective(logits, features)
         if not torch.isfinite(loss):
             return "not finite"
@@ -191,19 +195,16 @@ class AdaptationSession:
         weights = {f"backbone.{name}": weight for name, weight in self._scope.weights().items()}
         return torch.func.functional_call(self._network, weights, (view,))
 
-    def _distrusted(self, features: Tensor, targets: Targets) -> bool:
-        if not self.settings.trust or self.settings.method not in NEEDS_TEACHER:
-            return False
-        cosine = 1 - distillation_loss(features.detach(), targets).item()
-        return cosine < self.settings.trust * self._kd_level
-
     @torch.no_grad()
-    def _source_logits(self, view: VoxelInput, now: Mapping[str, Tensor]) -> Tensor:
-        backbone = self._network.backbone
-        backbone.load_state_dict(self._source)
-        logits, _ = self._network(view)
-        backbone.load_state_dict(now)
-        return logits
+    def source(self, voxels: VoxelInput) -> tuple[Tensor, Tensor]:
+        """Logits and features of the source model, whatever the weights are now."""
+        return torch.func.functional_call(self._network, self._source_weights, (voxels,))
+
+    def _trusted(self, view: VoxelInput, targets: Targets) -> bool:
+        if not self.settings.trust or self.settings.method not in NEEDS_TEACHER:
+            return True
+        cosine = 1 - distillation_loss(self.source(view)[1], targets).item()
+        return cosine >= self.settings.trust * self._kd_level
 
     def _climb(self, scan: _Scan) -> None:
         """Replace the gradient by the one at the nearby weights where the loss is highest (SAR)."""

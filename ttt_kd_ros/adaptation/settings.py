@@ -26,11 +26,11 @@ class ScopeDefaults:
 
 
 DEFAULTS = {
-    "norm": ScopeDefaults("adam", 1e-3, 10),
-    "encoder": ScopeDefaults("adam", 3e-4, 5),
-    "decoder": ScopeDefaults("adam", 3e-4, 5),
-    "lora": ScopeDefaults("adam", 1e-3, 5),
-    "all": ScopeDefaults("adam", 1e-4, 5),
+    "norm": ScopeDefaults("adam", 2e-3, 10),
+    "encoder": ScopeDefaults("adam", 1e-4, 10),
+    "decoder": ScopeDefaults("adam", 1e-4, 10),
+    "lora": ScopeDefaults("adam", 1e-3, 10),
+    "all": ScopeDefaults("adam", 1e-4, 10),
 }
 """Of each scope, chosen on `pandaset_001` and the simulated domains (docs/adaptation.md)."""
 
@@ -66,8 +66,9 @@ class AdaptationSettings:
     source_weight
         Weight of the cross-entropy with the source model's confident labels: ties the adapted model to it.
     trust
-        A scan is not adapted to if the cosine of ρ_2D with the teacher is less than this share of its level in
-        training; 0 adapts to every scan.
+        Where the cosine of the source model's features with the teacher's is less than this share of its level in
+        training, the adapted weights label only what lies near the view, and the source model the rest; 0 trusts every
+        scan.
     min_pairs
         A scan with fewer paired points is not adapted to.
     margin_m
@@ -82,14 +83,14 @@ class AdaptationSettings:
     mode: str = "online"
     method: str = "kd"
     steps: int = -1
-    scope: str = "norm"
+    scope: str = "all"
     optimizer: str = SCOPE_DEFAULT
     learning_rate: float = 0.0
     budget_ms: float = 0.0
     loss: str = "cosine"
     entropy_weight: float = 0.2
     source_weight: float = 0.0
-    trust: float = 0.0
+    trust: float = 0.8
     min_pairs: int = 100
     margin_m: float = 4.0
 

@@ -43,6 +43,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="long side of the pictures that the teacher gets; 0: as they are (default: the teacher's own)",
     )
     parser.add_argument("--steps", type=int, metavar="N", help="optimizer steps (default: the configuration's)")
+    parser.add_argument(
+        "--kd-weight", type=float, metavar="X",
+        help="weight of the distillation loss; 0 trains a source-only network (default: the configuration's)",
+    )  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of weights and batches (default: 0)")
     parser.add_argument("--resume", action="store_true", help="go on from DIR/last.ckpt")
 
@@ -64,8 +68,8 @@ def run(args: argparse.Namespace) -> int:
 
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     config = load_training_config(args.config)
-    if args.steps is not None:
-        config = replace(config, steps=args.steps)
+    changes = {"steps": args.steps, "kd_weight": args.kd_weight}
+    config = replace(config, **{name: value for name, value in changes.items() if value is not None})
     folders = [open_folder(folder, config.classes) for folder in args.folders]
     teacher = load_teacher(args.teacher, long_side=args.long_side)
     scans, reduction = load_scans(folders, teacher, config.target_size, args.seed, _progress)
@@ -80,6 +84,7 @@ def run(args: argparse.Namespace) -> int:
         "kd_cosine": mean_kd_cosine(network, scans),
         "seed": args.seed,
         "steps": config.steps,
+        "kd_weight": config.kd_weight,
         "folders": [folder.name for folder in folders],
     }
     if held_out:

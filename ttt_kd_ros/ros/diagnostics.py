@@ -53,6 +53,7 @@ def report_message(
         "kd_loss_first": f"{first:.6g}",
         "kd_loss_last": f"{last:.6g}",
         "paired_points": report.paired_points,
+        "trusted": report.trusted,
         "weight_version": report.weight_version,
         "cameras": ",".join(cameras),
         **{f"time_{stage}_ms": f"{ms:.3f}" for stage, ms in timings_ms.items()},

@@ -234,8 +234,9 @@ PARAMETERS: tuple[Parameter, ...] = (
     Parameter(
         "adaptation.trust",
         _ADAPTATION.trust,
-        "A scan is not adapted to if the cosine of the network's image features with the teacher's is less than this "
-        "share of its level in training; 0: every scan is adapted to.",
+        "Where the cosine of the source model's image features with the teacher's is less than this share of its level "
+        "in training, the adapted weights label only what lies near the view, and the source model the rest; 0: every "
+        "scan is trusted.",
         (0, 1),
         live=True,
     ),
