@@ -47,6 +47,7 @@ from ttt_kd_ros.segmenter import Segmenter, free_memory, load_segmenter
 
 FAILURES = (ArithmeticError, LookupError, RuntimeError, ValueError)
 """What computing with one scan's numbers can end in."""
+POLL_S = 0.1
 SHUTDOWN_S = 1.0
 """How long the node may take to end in order."""
 
@@ -150,7 +151,8 @@ class SegmentNode(LifecycleNode):
             self.get_logger().error(f"cannot {what}: {' '.join(str(error).split())}")
             return TransitionCallbackReturn.FAILURE
         except BaseException:
-            self.get_logger().error(traceback.format_exc())  # rclpy would not say what it was
+            if self.context.ok():
+                self.get_logger().error(traceback.format_exc())  # rclpy would not say what it was
             raise
         return TransitionCallbackReturn.SUCCESS
 
@@ -278,6 +280,8 @@ def main(args: list[str] | None = None, load: LoadSegmenter = load_segmenter) ->
     except (InputError, ParameterException, NameValidationException) as error:
         get_logger(NODE).fatal(" ".join(str(error).split()))
         code = 1
+    except KeyboardInterrupt:
+        code = 0
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
@@ -285,35 +289,49 @@ def main(args: list[str] | None = None, load: LoadSegmenter = load_segmenter) ->
 
 def _run(node: SegmentNode) -> int:
     """Let a thread serve the node: the main thread stays free for signals, however long the node computes."""
-    executor = SingleThreadedExecutor()
-    executor.add_node(node)
-    ended: Future[int] = Future()
-    serving = threading.Thread(target=_serve, args=(node, executor, ended), name="serve", daemon=True)
-    serving.start()
-    waiting = SingleThreadedExecutor()
-    with contextlib.suppress(KeyboardInterrupt, ExternalShutdownException):
-        waiting.spin_until_future_complete(ended)
-    node.stop()
-    serving.join(SHUTDOWN_S)
-    return (ended.result() or 0) if ended.done() else 0
+    life = _Life(node)
+    life.start()
+    with contextlib.suppress(KeyboardInterrupt):
+        while life.is_alive() and node.context.ok():
+            life.join(POLL_S)
+    life.end()
+    life.join(SHUTDOWN_S)
+    return life.exit_code
 
 
-def _serve(node: SegmentNode, executor: SingleThreadedExecutor, ended: Future[int]) -> None:
-    """The node's life from its start to its end; the future then holds the exit code."""
-    code = 1
-    try:
-        if node.start():
-            executor.spin_until_future_complete(node.broken)
-            code = int(node.broken.done())
-    except ExternalShutdownException:
-        code = 0
-    except RuntimeError:
-        if node.context.ok():  # else the middleware was shut down under a callback
-            raise
-        code = 0
-    finally:
-        node.destroy_node()
-        ended.set_result(code)
+class _Life(threading.Thread):
+    """A node from its start to its end; the exit code is 1 if it could not start or broke."""
+
+    def __init__(self, node: SegmentNode) -> None:
+        super().__init__(name="serve", daemon=True)
+        self.exit_code = 0
+        self._node = node
+        self._executor = SingleThreadedExecutor()
+        self._executor.add_node(node)
+
+    def end(self) -> None:
+        """Let the node end soon; the middleware is shut down."""
+        self._node.stop()
+        self._executor.wake()
+
+    def run(self) -> None:
+        """Serve the node."""
+        try:
+            self.exit_code = self._serve()
+        except ExternalShutdownException:
+            pass
+        except BaseException:
+            if self._node.context.ok():  # else the middleware was shut down under a callback
+                self.exit_code = 1
+                raise
+        finally:
+            self._node.destroy_node()
+
+    def _serve(self) -> int:
+        if not self._node.start():
+            return int(self._node.context.ok())  # else it was the end that it could not go on
+        self._executor.spin_until_future_complete(self._node.broken)
+        return int(self._node.broken.done())
 
 
 if __name__ == "__main__":
