@@ -22,11 +22,11 @@ STAND_INS := $(if $(ROS),,$(DONE)/stand_ins $(DONE)/tf2_msgs)
 # Its cv_bridge is compiled for its numpy: nothing may replace that.
 NUMPY := $(if $(ROS),$(shell $(PYTHON) -c 'import numpy; print(f"numpy=={numpy.__version__}")'))
 
-.PHONY: help setup test lint demo model domains clean always
+.PHONY: help setup test lint demo model domains benchmark clean always
 .NOTPARALLEL:
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo 'Variables: PYTHON="$(PYTHON)" TORCH="$(TORCH)" EXTRAS="$(EXTRAS)" TTT_KD_DATA="$(TTT_KD_DATA)"'
 
 setup: $(STAND_INS) $(DONE)/package ## Make .venv with all that the other targets need
@@ -75,6 +75,10 @@ domains: setup ## Train on the simulator's domain `source` and score every domai
 	$(BIN)/ttt_kd evaluate $(addprefix $(DRIVES)/,$(DOMAINS)) --protocol modes --out demo/domains \
 		--source-only $(SEEDS:%=$(VENV)/domains/kd0_%/model.safetensors) \
 		--checkpoint $(SEEDS:%=$(VENV)/domains/kd1_%/model.safetensors)
+
+benchmark: setup ## Time each stage; DATA="<folder> ..." on your own data
+	test -n "$(DATA)" || test -d $(DRIVES)/speed || $(BIN)/ttt_kd simulate $(DRIVES)/speed --seed 1000 --frames 3
+	$(BIN)/ttt_kd benchmark $(or $(DATA),$(DRIVES)/speed) --out demo/benchmark $(ARGS)
 
 clean: ## Remove what was made, except .venv
 	rm -rf build install log demo *.egg-info without_ros/packages/*.egg-info $(CACHES)

@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from ttt_kd_ros.model.network import Network
 from ttt_kd_ros.model.unet import SparseUNet
+from ttt_kd_ros.model.voxel_input import FEATURES
 from ttt_kd_ros.sparse.convolution import SparseConvolution
 from ttt_kd_ros.sparse.kernel_map import KernelMap
 from ttt_kd_ros.sparse.voxels import Pyramid
@@ -58,6 +60,22 @@ def plain_backbone(unet: SparseUNet, features: Tensor, pyramid: Pyramid) -> Tens
         features = torch.cat([_layer(stage.resample, features, down.transposed), skips.pop()], dim=1)
         features = _blocks(stage, features, neighbours)
     return features
+
+
+class PlainUNet(SparseUNet):
+    """A backbone that computes layer by layer."""
+
+    def forward(self, features: Tensor, pyramid: Pyramid) -> Tensor:
+        """Features (V, out_channels) of every voxel from (V, in_channels)."""
+        return plain_backbone(self, features, pyramid)
+
+
+def plain_network(network: Network) -> Network:
+    """A network with the same weights that computes layer by layer."""
+    plain = Network(network.config)
+    plain.backbone = PlainUNet(len(FEATURES), network.config.unet)
+    plain.load_state_dict(network.state_dict())
+    return plain.to(next(network.parameters()).device).eval()
 
 
 def _blocks(stage: Any, features: Tensor, neighbours: KernelMap) -> Tensor:

@@ -1,0 +1,139 @@
+"""The benchmark: what it measures, what it counts, and what it says."""
+
+import itertools
+import json
+
+import numpy as np
+import pytest
+import torch
+from stripes import StripesTeacher, camera_view
+
+from ttt_kd_ros.adaptation.settings import AdaptationSettings
+from ttt_kd_ros.benchmark.limits import Machine, Work, forward_work, measure_machine, step_work
+from ttt_kd_ros.benchmark.margins import gradient_cosines
+from ttt_kd_ros.benchmark.report import text
+from ttt_kd_ros.benchmark.run import benchmark
+from ttt_kd_ros.benchmark.scaling import scaling
+from ttt_kd_ros.benchmark.stages import STEP, STEP_ALL, STEP_PLAIN, Stage, measure, prepare, ratios
+from ttt_kd_ros.cli import main
+from ttt_kd_ros.frame import Frame, Scan
+from ttt_kd_ros.sparse import convolution
+
+MACHINE = Machine(threads=1, operations_per_s=1e9, bytes_per_s=1e9)
+SETTINGS = AdaptationSettings(steps=1, min_pairs=1)
+
+
+class Drive:
+    """A data folder of one frame."""
+
+    name = "drive"
+
+    def __init__(self, points, views):
+        self._frame = Frame(Scan(points.numpy(), np.eye(4), stamp=1), views)
+
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        return self._frame
+
+
+def measured(network, drive):
+    return benchmark(network, StripesTeacher(), drive, SETTINGS, MACHINE, frames=3, repeats=2)
+
+
+def test_a_drive_with_pictures_is_measured_in_all_stages_and_said_as_json_and_text(network, street_points):
+    result = measured(network, Drive(street_points, (camera_view(),)))
+    content = json.loads(json.dumps(result.to_dict(), allow_nan=False))
+    assert content["voxels"] == [len(network.voxel_input(street_points).grid)]
+    assert list(content["stages"]) == [
+        "voxelise", "kernel maps", "pairing", "teacher", "forward", "prediction", "view", STEP, STEP_ALL,
+        "step on the whole scan, maps rebuilt", STEP_PLAIN,
+    ]  # fmt: skip
+    assert content["ratios"] == pytest.approx(ratios(result.stages))
+    said = text(result)
+    for words in (*content["stages"], *content["ratios"], "1 cameras", "cosine"):
+        assert words in said
+
+
+def test_a_drive_without_pictures_is_measured_without_steps(network, street_points):
+    result = measured(network, Drive(street_points, ()))
+    assert list(result.stages) == ["voxelise", "kernel maps", "forward", "prediction"]
+    assert not result.margins
+    assert not ratios(result.stages)
+    assert "step" not in text(result)
+
+
+def test_the_weights_are_those_from_before_once_a_benchmark_is_done(network, street_points):
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    settings = AdaptationSettings(steps=2, min_pairs=1)
+    drive = Drive(street_points, (camera_view(),))
+    result = benchmark(network, StripesTeacher(), drive, settings, MACHINE, frames=1, repeats=1)
+    assert STEP in result.stages
+    assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
+
+
+def test_stages_take_turns_after_one_run_that_is_not_timed():
+    ran = []
+    ticks = itertools.count()
+    two = [Stage("a", lambda: ran.append("a")), Stage("b", lambda: ran.append("b"), Work(10**6, 0), parts=2)]
+    timings = measure([two], MACHINE, 2, clock=lambda: float(next(ticks)))
+    assert "".join(ran) == "ab" * 3
+    assert timings["a"].median == pytest.approx(1000)
+    assert timings["b"].median == pytest.approx(500)
+    assert timings["a"].limit is None
+    assert timings["b"].limit == pytest.approx(1)
+
+
+def test_the_counted_operations_are_those_of_the_matrix_products(network, street_points, monkeypatch):
+    done = []
+    mm = torch.mm
+
+    def counting(a, b, out):
+        done.append(2 * a.shape[0] * a.shape[1] * b.shape[1])
+        return mm(a, b, out=out)
+
+    monkeypatch.setattr(convolution.torch, "mm", counting)
+    voxels = network.voxel_input(street_points)
+    network.requires_grad_(False)
+    network.backbone.stem.norm.requires_grad_(True)
+    logits, _ = network(voxels)
+    assert sum(done) == forward_work(network.backbone, voxels.pyramid).operations
+    logits.sum().backward()
+    assert sum(done) == step_work(network.backbone, voxels.pyramid).operations
+
+
+def test_work_takes_as_long_as_the_slower_of_operations_and_traffic():
+    assert Work(3 * 10**6, 2 * 10**6).limit_ms(MACHINE) == pytest.approx(3)
+    assert Work(10**6, 2 * 10**6).limit_ms(MACHINE) == pytest.approx(2)
+
+
+def test_the_machine_is_measured():
+    machine = measure_machine(repeats=1)
+    assert machine.operations_per_s > 0
+    assert machine.bytes_per_s > 0
+    assert machine.threads == torch.get_num_threads()
+
+
+def test_the_gradient_within_a_margin_becomes_that_of_the_whole_scan(network, street_points):
+    drive = Drive(street_points, (camera_view(),))
+    network.requires_grad_(False)
+    prepared = prepare(drive[0], network, StripesTeacher())
+    rows = gradient_cosines(network, prepared.voxels, prepared.pairs, "norm", (0.0, 4.0, 1000.0))
+    assert rows[0].voxels < rows[1].voxels < rows[2].voxels == 1
+    assert rows[0].cosine < rows[2].cosine == pytest.approx(1, abs=1e-5)
+    assert not any(parameter.requires_grad for parameter in network.parameters())
+
+
+def test_scaling_runs_on_as_many_voxels_as_asked_for(network, street_points):
+    network.requires_grad_(False)
+    result = scaling(network, [street_points], SETTINGS, MACHINE, 1, counts=(500, 9000))
+    assert list(result) == [500, 9000]
+    assert all(list(stages) == ["voxelise", "kernel maps", "forward", STEP_ALL] for stages in result.values())
+    assert result[9000]["forward"].limit > 10 * result[500]["forward"].limit
+
+
+@pytest.mark.parametrize("option", [["--frames", "0"], ["--repeats", "0"], ["--steps", "0"], ["--threads", "-1"]])
+def test_numbers_that_cannot_be_used_are_one_line(tmp_path, option, capsys):
+    assert main(["benchmark", str(tmp_path), *option]) == 2
+    assert "must be positive" in capsys.readouterr().err

@@ -1,0 +1,111 @@
+"""What the machine can do at best, and what the network asks of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ttt_kd_ros.adaptation.session import Clock
+from ttt_kd_ros.model.unet import SparseUNet
+from ttt_kd_ros.sparse.kernel_map import KernelMap
+from ttt_kd_ros.sparse.voxels import Pyramid
+
+_INDEX_BYTES = 8
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Rates measured with the threads that compute.
+
+    Parameters
+    ----------
+    threads
+        CPU threads.
+    operations_per_s
+        Floating point operations of a large matrix product, float32.
+    bytes_per_s
+        Bytes read and written by a copy of a large array.
+    """
+
+    threads: int
+    operations_per_s: float
+    bytes_per_s: float
+
+
+def measure_machine(clock: Clock = time.perf_counter, repeats: int = 7) -> Machine:
+    """Best of some repeats, by a clock [s]."""
+    matrix, array = torch.randn(1024, 1024), torch.randn(2**24)
+    product, copy = torch.empty_like(matrix), torch.empty_like(array)
+    multiplying, copying = [], []
+    for _ in range(repeats):
+        start = clock()
+        torch.mm(matrix, matrix, out=product)
+        middle = clock()
+        copy.copy_(array)
+        multiplying.append(middle - start)
+        copying.append(clock() - middle)
+    return Machine(
+        torch.get_num_threads(), 2 * 1024**3 / min(multiplying), 2 * array.numel() * array.itemsize / min(copying)
+    )
+
+
+@dataclass(frozen=True)
+class Work:
+    """Floating point operations, and bytes that must at least be read and written."""
+
+    operations: int
+    bytes: int
+
+    def __add__(self, other: Work) -> Work:
+        return Work(self.operations + other.operations, self.bytes + other.bytes)
+
+    def limit_ms(self, machine: Machine) -> float:
+        """Time that it takes at least [ms]: operations and traffic may overlap."""
+        return 1e3 * max(self.operations / machine.operations_per_s, self.bytes / machine.bytes_per_s)
+
+
+def voxelise_work(points: Tensor, voxels: int) -> Work:
+    """Points in; keys, counts and the voxel of each point out."""
+    return Work(0, points.nbytes + _INDEX_BYTES * (len(points) + 2 * voxels))
+
+
+def maps_work(pyramid: Pyramid) -> Work:
+    """Keys in, pairs out."""
+    keys = sum(kernel_map.inputs for kernel_map in pyramid.neighbours)
+    pairs = sum(len(kernel_map.sources) for kernel_map in (*pyramid.neighbours, *pyramid.down))
+    return Work(0, _INDEX_BYTES * (keys + 2 * pairs))
+
+
+def forward_work(unet: SparseUNet, pyramid: Pyramid) -> Work:
+    """All convolutions; each reads its inputs, weight and pairs once and writes its outputs once."""
+    return sum((_work(weight, kernel_map) for weight, kernel_map in _convolutions(unet, pyramid)), Work(0, 0))
+
+
+def step_work(unet: SparseUNet, pyramid: Pyramid) -> Work:
+    """Forward, and the gradients with respect to all features but the input's: a step in the scope ``norm``."""
+    stem = next(_convolutions(unet, pyramid))
+    forward, unneeded = forward_work(unet, pyramid), _work(*stem)
+    return forward + forward + Work(-unneeded.operations, -unneeded.bytes)
+
+
+def _work(weight: Tensor, kernel_map: KernelMap) -> Work:
+    _, channels_in, channels_out = weight.shape
+    pairs = len(kernel_map.sources)
+    values = kernel_map.inputs * channels_in + kernel_map.outputs * channels_out + weight.numel()
+    return Work(2 * pairs * channels_in * channels_out, weight.itemsize * values + 2 * _INDEX_BYTES * pairs)
+
+
+def _convolutions(unet: SparseUNet, pyramid: Pyramid) -> Iterator[tuple[Tensor, KernelMap]]:
+    """Weight and map of each convolution, in the order of the forward pass."""
+    down, neighbours = pyramid.down, pyramid.neighbours
+    resampling = (*down, *(kernel_map.transposed for kernel_map in down[::-1]))
+    levels = (*neighbours[1:], *neighbours[-2::-1])
+    yield unet.stem.convolution.weight, pyramid.stem
+    for stage, change, same in zip((*unet.encoder, *unet.decoder), resampling, levels, strict=True):
+        weights = [p for name, p in stage.named_parameters() if p.ndim == 3]
+        yield weights[0], change
+        yield from ((weight, same) for weight in weights[1:])

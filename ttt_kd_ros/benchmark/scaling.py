@@ -1,0 +1,96 @@
+"""Time against the number of voxels."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from ttt_kd_ros.adaptation.session import Clock
+from ttt_kd_ros.adaptation.settings import AdaptationSettings
+from ttt_kd_ros.adaptation.targets import PointTargets
+from ttt_kd_ros.benchmark.limits import Machine, forward_work, maps_work, step_work, voxelise_work
+from ttt_kd_ros.benchmark.stages import STEP_ALL, Stage, Timing, measure, step_stage
+from ttt_kd_ros.model.network import Network
+from ttt_kd_ros.model.voxel_input import crop
+from ttt_kd_ros.sparse.voxels import build_pyramid, voxelise
+
+VOXELS = (5_000, 10_000, 20_000, 50_000, 100_000, 200_000)
+
+
+def scaling(
+    network: Network,
+    scans: Sequence[Tensor],
+    settings: AdaptationSettings,
+    machine: Machine,
+    repeats: int,
+    clock: Clock = time.perf_counter,
+    counts: Sequence[int] = VOXELS,
+) -> dict[int, dict[str, Timing]]:
+    """Time the stages that depend on the number of voxels, on as many scans at once as it takes.
+
+    Parameters
+    ----------
+    network
+        The network.
+    scans
+        (N, 3) float32 [m] in the base frame each; used again where they are too few.
+    settings
+        How to step; every third point is paired.
+    machine
+        For the limits.
+    repeats
+        Of each measurement.
+    clock
+        Seconds.
+    counts
+        Numbers of voxels.
+    """
+    return {
+        count: measure([_stages(network, *_points(network, scans, count), count, settings)], machine, repeats, clock)
+        for count in counts
+    }
+
+
+def _points(network: Network, scans: Sequence[Tensor], count: int) -> tuple[Tensor, Tensor]:
+    """Points that occupy at least `count` voxels, and the scan of each."""
+    taken: list[Tensor] = []
+    voxels = 0
+    while voxels < count:
+        taken.append(scans[len(taken) % len(scans)])
+        voxels += len(voxelise(taken[-1], network.config.voxel_size))
+    lengths = torch.tensor([len(points) for points in taken])
+    return torch.cat(taken), torch.arange(len(taken)).repeat_interleave(lengths)
+
+
+def _stages(network: Network, points: Tensor, batch: Tensor, count: int, settings: AdaptationSettings) -> list[Stage]:
+    whole = network.voxel_input(points, batch)
+    voxels = crop(whole, torch.arange(len(whole.grid)) < count)
+    kept = voxels.grid.inverse >= 0
+    points, batch = points[kept], batch[kept]
+    voxels = replace(voxels, grid=replace(voxels.grid, inverse=voxels.grid.inverse[kept]))
+    rows = torch.arange(0, len(points), 3)
+    pairs = PointTargets(rows, torch.randn(len(rows), network.config.target_size))
+    unet, pyramid = network.config.unet, voxels.pyramid
+
+    @torch.no_grad()
+    def forward() -> tuple[Tensor, Tensor]:
+        return network(voxels)
+
+    return [
+        Stage(
+            "voxelise",
+            lambda: voxelise(points, network.config.voxel_size, batch),
+            voxelise_work(points, len(voxels.grid)),
+        ),
+        Stage(
+            "kernel maps",
+            lambda: build_pyramid(voxels.grid.keys, unet.depth, unet.stem_kernel_size),
+            maps_work(pyramid),
+        ),
+        Stage("forward", forward, forward_work(network.backbone, pyramid)),
+        step_stage(STEP_ALL, network, voxels, pairs, settings, step_work(network.backbone, pyramid)),
+    ]

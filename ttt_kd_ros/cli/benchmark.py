@@ -1,0 +1,83 @@
+"""``ttt_kd benchmark``: the time of each stage."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+HELP = "time each stage on data folders, beside slower ways and the machine's limits"
+EPILOG = """
+Each stage takes turns with the others on the same frames; the table gives median and quartiles, and the time that the
+operations and bytes it cannot do without would take at the rates measured on this machine. Steps move the batch norms.
+
+example:
+  ttt_kd benchmark data/kitti_raw_0926 data/nuscenes_6cam --out speed
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the subcommand."""
+    parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="data folder")
+    parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="network (default: the package's own)")
+    parser.add_argument("--frames", type=int, default=3, metavar="N", help="frames of each folder (default: 3)")
+    parser.add_argument("--repeats", type=int, default=5, metavar="N", help="runs on each frame (default: 5)")
+    parser.add_argument("--steps", type=int, default=5, metavar="N", help="gradient steps on each scan (default: 5)")
+    parser.add_argument("--threads", type=int, default=0, metavar="N", help="CPU threads (default: torch's choice)")
+    parser.add_argument(
+        "--cpu-time",
+        action="store_true",
+        help="count the seconds that one thread computes, not those that pass: where other programs use the cores",
+    )
+    parser.add_argument("--scaling", action="store_true", help="also measure 5,000 to 200,000 voxels")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="write DIR/result.json")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure and print the tables."""
+    import json
+    import time
+    from dataclasses import asdict
+
+    import torch
+
+    from ttt_kd_ros.adaptation.settings import AdaptationSettings
+    from ttt_kd_ros.benchmark.limits import measure_machine
+    from ttt_kd_ros.benchmark.report import machine_line, text
+    from ttt_kd_ros.benchmark.run import benchmark
+    from ttt_kd_ros.data import open_folder
+    from ttt_kd_ros.errors import InputError
+    from ttt_kd_ros.model.checkpoint import load_checkpoint
+    from ttt_kd_ros.share import embedded_checkpoint
+    from ttt_kd_ros.teacher.load import load_teacher
+
+    if min(args.frames, args.repeats, args.steps) < 1 or args.threads < 0:
+        raise InputError("--frames, --repeats and --steps must be positive, --threads not negative")
+    clock = time.thread_time if args.cpu_time else time.perf_counter
+    threads = 1 if args.cpu_time else args.threads
+    if threads:
+        torch.set_num_threads(threads)
+    network, manifest = load_checkpoint(args.checkpoint or embedded_checkpoint())
+    spec = manifest.network.teacher
+    teacher = load_teacher(spec.source, long_side=spec.long_side)
+    folders = [open_folder(path, network.config.classes) for path in args.folders]
+    settings = AdaptationSettings(steps=args.steps)
+    machine = measure_machine(clock)
+    print(machine_line(machine))
+    results = []
+    for folder in folders:
+        results.append(
+            benchmark(
+                network, teacher, folder, settings, machine,
+                frames=args.frames, repeats=args.repeats, scale=args.scaling, clock=clock,
+            )
+        )  # fmt: skip
+        print(f"\n{text(results[-1])}", flush=True)
+    if args.out:
+        args.out.mkdir(parents=True, exist_ok=True)
+        content = {
+            "machine": asdict(machine),
+            "cpu_time": args.cpu_time,
+            "folders": [result.to_dict() for result in results],
+        }
+        (args.out / "result.json").write_text(json.dumps(content, indent=1) + "\n")
+    return 0
