@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ttt_kd_ros.adaptation.objective import distillation_loss
-from ttt_kd_ros.adaptation.session import scope_parameters
+from ttt_kd_ros.adaptation.scope import scope_parameters
 from ttt_kd_ros.adaptation.targets import PointTargets, voxel_targets
 from ttt_kd_ros.benchmark.stages import view_of
 from ttt_kd_ros.model.network import Network

@@ -21,6 +21,7 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from rclpy.logging import get_logger
 from rclpy.parameter import Parameter
 from rclpy.task import Future
+from rclpy.validate_topic_name import validate_topic_name
 from sensor_msgs.msg import PointCloud2
 from tf2_ros import Buffer
 
@@ -159,7 +160,7 @@ class SegmentNode(LifecycleNode):
     def _configure(self) -> None:
         settings, undo = self._settings, self._undo_configure
         for topic in settings.input_topics:
-            self.resolve_topic_name(topic)
+            validate_topic_name(topic)
         load = partial(
             self._load_segmenter,
             settings.checkpoint,
