@@ -106,6 +106,7 @@ def test_a_stream_without_labels_has_no_score_but_an_agreement_with_the_source_m
     (row,) = rows(segmenter, [replace(frame, labels=None) for frame in frames], ONLINE)
     assert math.isnan(row.miou)
     assert len(row.agreement_by_scan) == 2
+    assert "nan" not in score_table([row]) + method_table([row], source="online")
 
 
 def test_the_score_table_has_a_line_for_each_data_set_and_a_column_for_each_method(segmenter, frames):

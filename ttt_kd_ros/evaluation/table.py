@@ -39,7 +39,7 @@ def method_table(rows: Sequence[Row], source: str) -> str:
     for method, steps in methods_of(rows):
         chosen = [row for row in rows if (row.method, row.steps) == (method, steps)]
         gains = [_spread(chosen, rows, source, key) for key in ("miou", "miou_view")]
-        means = [f"{np.mean([100 * getattr(row, key) for row in chosen]):.1f}" for key in ("miou", "miou_view")]
+        means = [_number(np.mean([100 * getattr(row, key) for row in chosen]), ".1f") for key in ("miou", "miou_view")]
         rest = [np.mean([getattr(r, key) for r in chosen]) for key in ("steps_taken", "adapt_ms", "total_ms")]
         agreement = np.mean([row.agreement for row in chosen])
         lines.append(
@@ -60,8 +60,13 @@ def _spread(chosen: Sequence[Row], rows: Sequence[Row], source: str, key: str) -
         np.mean([gain(row, rows, source, key) for row in chosen if row.checkpoint == checkpoint])
         for checkpoint in dict.fromkeys(row.checkpoint for row in chosen)
     ]
-    text = f"{np.mean(by_checkpoint):+.1f}"
-    return text if len(by_checkpoint) == 1 else f"{text} ± {np.std(by_checkpoint):.1f}"
+    text = _number(np.mean(by_checkpoint), "+.1f")
+    return text if len(by_checkpoint) == 1 or not text else f"{text} ± {np.std(by_checkpoint):.1f}"
+
+
+def _number(value: float, form: str) -> str:
+    """Nothing for NaN: a stream without labels has no score."""
+    return "" if np.isnan(value) else format(value, form)
 
 
 def _title(method: str, steps: int) -> str:
@@ -69,7 +74,7 @@ def _title(method: str, steps: int) -> str:
 
 
 def _cell(rows: Sequence[Row]) -> str:
-    if not rows:
+    if not rows or np.isnan(rows[0].miou):
         return ""
     everywhere, in_view = (100 * np.array([getattr(row, name) for row in rows]) for name in ("miou", "miou_view"))
     if len(rows) == 1:
