@@ -120,9 +120,10 @@ class TestRefusals:
         assert robot.world.transition("configure")
         assert robot.world.transition("activate")
 
-    def test_a_topic_that_is_no_name_is_refused_before_anything_is_loaded(self, start):
+    def test_a_topic_that_is_no_name_is_refused_before_anything_is_loaded(self, start, capfd):
         robot = start(autostart=False, points_topic="no topic")
         assert not robot.world.transition("configure")
+        assert "cannot configure: Invalid topic name" in capfd.readouterr().err
         assert robot.segmenters == []
 
     def test_a_quality_of_service_that_does_not_exist_is_refused_and_nothing_stays(self, start, capfd):

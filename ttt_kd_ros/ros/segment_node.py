@@ -291,21 +291,21 @@ def main(args: list[str] | None = None, load: LoadSegmenter = load_segmenter) ->
 def _run(node: SegmentNode) -> int:
     """Let a thread serve the node: the main thread stays free for signals, however long the node computes."""
     life = _Life(node)
-    life.start()
+    threading.Thread(target=life.run, name="serve", daemon=True).start()
     with contextlib.suppress(KeyboardInterrupt):
-        while life.is_alive() and node.context.ok():
-            life.join(POLL_S)
+        while node.context.ok() and not life.ended.wait(POLL_S):
+            pass
     life.end()
-    life.join(SHUTDOWN_S)
+    life.ended.wait(SHUTDOWN_S)
     return life.exit_code
 
 
-class _Life(threading.Thread):
+class _Life:
     """A node from its start to its end; the exit code is 1 if it could not start or broke."""
 
     def __init__(self, node: SegmentNode) -> None:
-        super().__init__(name="serve", daemon=True)
         self.exit_code = 0
+        self.ended = threading.Event()
         self._node = node
         self._executor = SingleThreadedExecutor()
         self._executor.add_node(node)
@@ -327,6 +327,7 @@ class _Life(threading.Thread):
                 raise
         finally:
             self._node.destroy_node()
+            self.ended.set()
 
     def _serve(self) -> int:
         if not self._node.start():
