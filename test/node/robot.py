@@ -17,6 +17,7 @@ from rcl_interfaces.srv import SetParametersAtomically
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
+from rclpy.publisher import Publisher
 from rclpy.qos import qos_profile_sensor_data
 from rclpy.time import Time
 from scene import BASE, CAMERA_FRAME, LIDAR, LIDAR_FROM_OPTICAL, transform
@@ -160,9 +161,9 @@ class Surroundings(Node):
         return self.states[f"segment: {name}"]
 
     @contextmanager
-    def repeating(self, scan: PointCloud2) -> Iterator[None]:
-        """Publish a scan ten times a second."""
-        timer = self.create_timer(0.1, lambda: self.points.publish(scan))
+    def repeating(self, publisher: Publisher, message: Any) -> Iterator[None]:
+        """Publish a message ten times a second."""
+        timer = self.create_timer(0.1, lambda: publisher.publish(message))
         yield
         self.destroy_timer(timer)
 

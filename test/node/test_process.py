@@ -119,7 +119,7 @@ def test_a_scan_gets_the_labels_that_the_segmenter_gives(checkpoint, start_proce
     world.static_transforms.sendTransform(transform(BASE, LIDAR, (0, 0, 1.5)))
     scan = cloud(POINTS, stamp=3 * SECOND)
 
-    with world.repeating(scan):
+    with world.repeating(world.points, scan):
         world.wait_for_clouds(1)
     T_base_scan = np.eye(4)
     T_base_scan[2, 3] = 1.5
@@ -164,13 +164,15 @@ def test_a_signal_during_real_steps_ends_the_node_soon_with_exit_code_zero(start
     world.static_transforms.sendTransform(
         [transform(BASE, LIDAR, (0, 0, 1.5)), transform(LIDAR, CAMERA_FRAME, wxyz=LIDAR_FROM_OPTICAL)]
     )
-    world.infos.publish(camera_info())
-    world.images.publish(image(color_picture(), "rgb8", stamp=SECOND))
-    cpu = Path(f"/proc/{process.pid}/stat")
-    before = cpu_ticks(cpu)
-    world.points.publish(cloud([(5.0 + 0.01 * i, 0.5 * (i % 7) - 1.5, 0.2 * (i % 5)) for i in range(2000)]))
-    world.wait_until(lambda: cpu_ticks(cpu) > before + 100)
-    assert not world.clouds
+    scan = cloud([(5.0 + 0.01 * i, 0.5 * (i % 7) - 1.5, 0.2 * (i % 5)) for i in range(2000)])
+    picture = image(color_picture(), "rgb8", stamp=SECOND)
+    answered = LastAnswer(world, Path(f"/proc/{process.pid}/stat"))
+    with (
+        world.repeating(world.infos, camera_info()),
+        world.repeating(world.images, picture),
+        world.repeating(world.points, scan),
+    ):
+        world.wait_until(lambda: answered.cpu_ticks_since() > 100)
     assert_ends_soon(process, number)
 
 
@@ -190,9 +192,21 @@ def assert_ends_soon(process: subprocess.Popen[str], number: signal.Signals) -> 
     assert "Traceback" not in rest
 
 
-def cpu_ticks(stat: Path) -> int:
-    """CPU time that a process has used [1/100 s]."""
-    return sum(int(field) for field in stat.read_text().rsplit(")", 1)[1].split()[11:13])
+class LastAnswer:
+    """CPU time [1/100 s] that a process has used since it last answered a scan."""
+
+    def __init__(self, world, stat: Path) -> None:
+        self._world = world
+        self._stat = stat
+        self._answers, self._ticks = 0, self._used()
+
+    def _used(self) -> int:
+        return sum(int(field) for field in self._stat.read_text().rsplit(")", 1)[1].split()[11:13])
+
+    def cpu_ticks_since(self) -> int:
+        if len(self._world.clouds) != self._answers:
+            self._answers, self._ticks = len(self._world.clouds), self._used()
+        return self._used() - self._ticks
 
 
 def test_a_topic_that_is_no_name_is_refused_in_one_line(start_process):
@@ -215,7 +229,7 @@ def publish_until(process: subprocess.Popen[str], world, text: str) -> None:
     """Publish a scan once the process knows where the ground is, and wait until it writes a text."""
     world.wait_until(lambda: is_connected(world))
     world.static_transforms.sendTransform(transform(BASE, LIDAR, (0, 0, 1.5)))
-    with world.repeating(cloud(POINTS, stamp=SECOND)):
+    with world.repeating(world.points, cloud(POINTS, stamp=SECOND)):
         for line in process.stderr:
             if text in line:
                 return

@@ -335,7 +335,7 @@ class TestReport:
         robot.stand()
         robot.world.points.publish(cloud([(1.0, 2.0)], fields=(("y", F32), ("z", F32))))
         assert robot.world.wait_for_state(SCANS, MALFORMED).level == DiagnosticStatus.WARN
-        with robot.world.repeating(cloud(POINTS)):
+        with robot.world.repeating(robot.world.points, cloud(POINTS)):
             robot.world.wait_until(lambda: robot.world.states[f"segment: {SCANS}"].level == DiagnosticStatus.OK)
         state = robot.world.wait_for_state(SCANS, PUBLISHED)
         assert {pair.key: pair.value for pair in state.values}[MALFORMED] == "1"
