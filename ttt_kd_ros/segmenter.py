@@ -179,6 +179,9 @@ class Segmenter:
             if not valid.any():
                 return tuple(self._unlabelled(len(points), stage.timings_ms) for _ in counts)
             voxels = self._network.voxel_input(base_points[valid])
+        if self._session.settings.mode != "off":
+            with stage("statistics"):
+                self._session.take_statistics(voxels)
         with stage("teacher"):
             pairs = self._pairs(points[valid], frame)
         answers = []

@@ -26,6 +26,8 @@ SHARPNESS_RADIUS = 0.05
 """Of `sar`: how far around the weights a high loss is looked for, as its authors have it."""
 MOMENTUM, MOMENTUM_DECAY, MOMENTUM_FLOOR = 0.1, 0.94, 0.005
 """Of `statistics`: share of a scan's statistics in the first step and how it goes down, as DUA's authors have it."""
+MIN_COARSE_VOXELS = 32
+"""Of `AdaptationSettings.scan_statistics`: with fewer voxels on the coarsest level a scan has no statistics."""
 
 
 @dataclass
@@ -60,9 +62,10 @@ class _Scan:
 
 
 class AdaptationSession:
-    """Adapts a network's backbone; the network stays in evaluation mode throughout.
+    """Adapts a network's backbone; the network is in evaluation mode during the steps and predictions.
 
-    Batch norms use the statistics of training: statistics of a single scan made results worse in every experiment.
+    Batch norms use the statistics of training with a share of the scan's (`AdaptationSettings.scan_statistics`), never
+    those of a scan alone, which made results worse in every experiment.
 
     Parameters
     ----------
@@ -85,6 +88,7 @@ class AdaptationSession:
     ) -> None:
         self._network = network.eval().requires_grad_(False)
         self._source = _copy(network.backbone)
+        self._statistics = [name for name, _ in network.backbone.named_buffers()]
         self._source_weights = {f"backbone.{name}": value for name, value in self._source.items()}
         self._clock = clock
         self._kd_level = kd_level
@@ -102,6 +106,23 @@ class AdaptationSession:
         """Go back to the source weights."""
         self._network.backbone.load_state_dict(self._source)
         self._restart()
+
+    @torch.no_grad()
+    def take_statistics(self, voxels: VoxelInput) -> None:
+        """Mix a scan's statistics into the batch norms', from those of training, whatever scans were before.
+
+        Schneider et al., "Improving robustness against common corruptions by covariate shift adaptation", NeurIPS 2020.
+
+        Parameters
+        ----------
+        voxels
+            The whole scan.
+        """
+        backbone = self._network.backbone
+        backbone.load_state_dict({name: self._source[name] for name in self._statistics}, strict=False)
+        if self.settings.scan_statistics and voxels.pyramid.neighbours[-1].outputs >= MIN_COARSE_VOXELS:
+            self._mix_statistics(voxels, self.settings.scan_statistics)
+        self._source_weights |= {f"backbone.{n}": v.clone() for n, v in backbone.named_buffers()}
 
     def _restart(self) -> None:
         self._scope = make_scope(self._network.backbone, self.settings.scope)
@@ -224,12 +245,17 @@ class AdaptationSession:
     def _drift_statistics(self, view: VoxelInput) -> None:
         """Move the batch norms' statistics towards the scan's, by less with each step (DUA)."""
         self._momentum = self._momentum * MOMENTUM_DECAY + MOMENTUM_FLOOR
-        norms = [m for m in self._network.backbone.modules() if isinstance(m, nn.BatchNorm1d)]
-        for norm in norms:
-            norm.momentum = self._momentum
+        self._mix_statistics(view, self._momentum)
+
+    def _mix_statistics(self, view: VoxelInput, share: float) -> None:
+        for norm in self._network.backbone.modules():
+            if isinstance(norm, nn.BatchNorm1d):
+                norm.momentum = share
         self._network.backbone.train()
-        self._network(view)
-        self._network.backbone.eval()
+        try:
+            self._network(view)
+        finally:
+            self._network.backbone.eval()
 
 
 def _optimizer(parameters: list[nn.Parameter], settings: AdaptationSettings) -> torch.optim.Optimizer:

@@ -69,6 +69,9 @@ class AdaptationSettings:
         Where the cosine of the source model's features with the teacher's is less than this share of its level in
         training, the adapted weights label only what lies near the view, and the source model the rest; 0 trusts every
         scan.
+    scan_statistics
+        Share of the scan's own statistics in the batch norms, taken from the whole scan before the steps; 0 keeps the
+        statistics of training. Needs no camera.
     min_pairs
         A scan with fewer paired points is not adapted to.
     margin_m
@@ -91,6 +94,7 @@ class AdaptationSettings:
     entropy_weight: float = 0.2
     source_weight: float = 0.0
     trust: float = 0.8
+    scan_statistics: float = 0.3
     min_pairs: int = 100
     margin_m: float = 4.0
 
@@ -113,6 +117,8 @@ class AdaptationSettings:
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
                 raise InputError(f"adaptation {name} must be a finite number that is not negative, not {value}")
+        if not 0 <= self.scan_statistics <= 1:
+            raise InputError(f"adaptation scan_statistics must be a share of 0 to 1, not {self.scan_statistics}")
 
     def resolved(self) -> AdaptationSettings:
         """The same settings with the scope's defaults written out."""

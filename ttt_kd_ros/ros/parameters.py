@@ -241,6 +241,14 @@ PARAMETERS: tuple[Parameter, ...] = (
         live=True,
     ),
     Parameter(
+        "adaptation.scan_statistics",
+        _ADAPTATION.scan_statistics,
+        "Share of the scan's own statistics in the batch norms, which fits the network to another sensor without a "
+        "gradient and needs no camera; costs one forward pass; 0: the statistics of training.",
+        (0, 1),
+        live=True,
+    ),
+    Parameter(
         "adaptation.min_pairs",
         _ADAPTATION.min_pairs,
         "A scan with fewer points in the pictures is not adapted to.",
