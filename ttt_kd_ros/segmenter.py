@@ -30,6 +30,7 @@ from ttt_kd_ros.model.voxel_input import VoxelInput
 from ttt_kd_ros.share import embedded_checkpoint
 from ttt_kd_ros.sparse.voxels import coordinate_range
 from ttt_kd_ros.teacher.load import Teacher, load_teacher
+from ttt_kd_ros.teacher.remembering import RememberingTeacher
 
 ADAPTED_SCANS = "adapted_scans"
 """Under which name a manifest tells how many scans the weights were adapted to."""
@@ -325,9 +326,9 @@ def load_segmenter(
         torch.set_num_threads(threads)
     network, manifest = load_checkpoint(checkpoint or embedded_checkpoint())
     spec = manifest.network.teacher
-    image_model = None
+    image_model: Teacher | None = None
     if settings.mode != "off":
-        image_model = load_teacher(teacher or spec.source, long_side=spec.long_side, device=target)
+        image_model = RememberingTeacher(load_teacher(teacher or spec.source, long_side=spec.long_side, device=target))
     return Segmenter(network.to(target), image_model, settings, training=manifest.training)
 
 

@@ -21,7 +21,7 @@ FOLDER@6:20 takes the scans 6 to 19 of a folder. With --out an interrupted run g
 
 examples:
   ttt_kd evaluate data/pandaset_001 --checkpoint seed0/model.safetensors seed1/model.safetensors --out scores
-  ttt_kd evaluate data/pandaset_001 --protocol methods --checkpoint model.safetensors --out scores
+  ttt_kd evaluate data/pandaset_001 --protocol pandaset --checkpoint model.safetensors --out scores
   ttt_kd evaluate drives/source drives/rain --stream --protocol stream --checkpoint model.safetensors --out long
 writes scores/result.json (a row for each method, number of steps, checkpoint and stream), scores/table.md and plots.
 """
