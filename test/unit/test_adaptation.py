@@ -336,7 +336,7 @@ def test_a_change_of_scope_keeps_the_weights_and_reset_still_undoes_all(network,
 
 def test_no_step_starts_after_the_budget(network, voxels, pairs):
     ticks = itertools.count(step=0.010)
-    session = AdaptationSession(network, replace(SETTINGS, steps=100, budget_ms=35), clock=lambda: next(ticks))
+    session = AdaptationSession(network, replace(SETTINGS, steps=100, budget_ms=95), clock=lambda: next(ticks))
     steps = session.adapt(voxels, pairs)
     assert len(steps.kd_losses) == 3
     assert steps.stopped_by == "budget"
