@@ -336,7 +336,7 @@ def test_a_change_of_scope_keeps_the_weights_and_reset_still_undoes_all(network,
 
 def test_no_step_starts_after_the_budget(network, voxels, pairs):
     ticks = itertools.count(step=0.010)
-    session = AdaptationSession(network, replace(SETTINGS, steps=100, budget_ms=35), clock=lambda: next(ticks))
+    session = AdaptationSession(network, replace(SETTINGS, steps=100, budget_ms=95), clock=lambda: next(ticks))
     steps = session.adapt(voxels, pairs)
     assert len(steps.kd_losses) == 3
     assert steps.stopped_by == "budget"
@@ -397,6 +397,14 @@ def test_the_source_model_that_stands_in_where_a_scan_is_not_trusted_has_the_sca
     session.adapt(voxels, pairs)
     for value, wanted in zip(session.source(voxels), expected, strict=True):
         torch.testing.assert_close(value, wanted, atol=1e-6, rtol=0)
+
+
+def test_a_change_of_settings_brings_back_the_statistics_of_training(network, voxels):
+    before = weights(network)
+    session = AdaptationSession(network, replace(SETTINGS, scan_statistics=0.3))
+    session.take_statistics(voxels)
+    session.configure(replace(SETTINGS, scan_statistics=0.0))
+    assert not changed(before, network)
 
 
 def test_a_handful_of_voxels_has_no_statistics(network, street_points):

@@ -208,6 +208,7 @@ def test_a_picture_of_another_size_than_the_calibration_is_paired_at_the_same_pl
 
 
 def test_the_time_of_each_stage_is_reported(segmenter, frame):
+    segmenter.configure(replace(SETTINGS, scan_statistics=0.3))
     timings = segmenter.segment(frame).timings_ms
     assert list(timings) == ["voxelise", "statistics", "teacher", "adapt", "predict"]
     assert all(ms > 0 for ms in timings.values())

@@ -17,6 +17,7 @@ from ttt_kd_ros.adaptation.settings import (
     METHODS,
     MODES,
     OPTIMIZERS,
+    SCHEDULES,
     SCOPE_DEFAULT,
     SCOPES,
     AdaptationSettings,
@@ -167,6 +168,23 @@ PARAMETERS: tuple[Parameter, ...] = (
         live=True,
     ),
     Parameter(
+        "adaptation.schedule",
+        _ADAPTATION.schedule,
+        "`before`: a scan is adapted to, then published; `background`: it is published at once with the newest "
+        "weights, while a second process of low priority trains on the latest scan with pictures. `background` needs "
+        "the mode `online`.",
+        choices=SCHEDULES,
+        live=True,
+    ),
+    Parameter(
+        "adaptation.deadline_ms",
+        _ADAPTATION.deadline_ms,
+        "Time from a scan's arrival to its published cloud, which the schedule `before` keeps: no step is taken that, "
+        "by what steps, prediction and publishing took lately, would end too late; 0: no deadline.",
+        (0, 60_000),
+        live=True,
+    ),
+    Parameter(
         "adaptation.method",
         _ADAPTATION.method,
         "What the steps minimise: `kd` is test-time training by distillation; the others are there to compare with.",
@@ -229,6 +247,37 @@ PARAMETERS: tuple[Parameter, ...] = (
         "Weight of the cross-entropy with the source model's confident labels: ties the adapted model to the source, "
         "which keeps a good model good and costs most of the gain where the source is confidently wrong.",
         (0, 1000),
+        live=True,
+    ),
+    Parameter(
+        "adaptation.pull",
+        _ADAPTATION.pull,
+        "Share of the way back to the source weights that the weights go after each step.",
+        (0, 1),
+        live=True,
+    ),
+    Parameter(
+        "adaptation.collapse_share",
+        _ADAPTATION.collapse_share,
+        "The source weights come back if the adapted ones give more than this share of a scan one label and the source "
+        "ones do not; 1: never.",
+        (0, 1),
+        live=True,
+    ),
+    Parameter(
+        "adaptation.disagreement_share",
+        _ADAPTATION.disagreement_share,
+        "The source weights come back if, after the steps on a scan, more than this share of what lies near the view "
+        "has another label than the source model gives it; 1: never.",
+        (0, 1),
+        live=True,
+    ),
+    Parameter(
+        "adaptation.jump_s",
+        _ADAPTATION.jump_s,
+        "The source weights come back if a scan's stamp is earlier than the last one's by more than this, as when a "
+        "bag begins again; 0: never.",
+        (0, 1_000_000),
         live=True,
     ),
     Parameter(
