@@ -123,7 +123,7 @@ def read_numbers(data_set: type[DataSet], path: Path, shape: tuple[int, ...], ex
 def read_binary(data_set: type[DataSet], path: Path, dtype: Any, columns: int, expected: str) -> NDArray[Any]:
     """(N, columns) numbers of a file that holds nothing else."""
     try:
-        return np.fromfile(path, dtype=dtype).reshape(-1, columns)
+        return np.frombuffer(path.read_bytes(), dtype=dtype).reshape(-1, columns)
     except (OSError, ValueError) as error:
         fail(data_set, path, expected, error)
 

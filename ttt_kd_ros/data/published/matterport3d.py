@@ -123,6 +123,8 @@ def read_conf(path: Path) -> tuple[Shot, ...]:
                 shots.append((K, rest[0], rest[1], np.array(rest[2:], dtype=np.float64).reshape(4, 4)))
     except (OSError, ValueError, IndexError) as error:
         fail(Matterport3D, path, expected, error)
+    if not shots:
+        fail(Matterport3D, path, expected)
     return tuple(shots)
 
 

@@ -75,13 +75,16 @@ class Scene(Room):
         paths = sorted((self._path / "color").glob("*.jpg"), key=lambda path: int(path.stem))
         if not paths:
             return []
-        step = max(1, len(paths) // CANDIDATES)
-        pictures = [self._picture(path, T_world_scan) for path in paths[::step]]
-        return [picture for picture in pictures if np.isfinite(picture.T_camera_scan).all()]
+        some = paths[:: max(1, len(paths) // CANDIDATES)]
+        poses = [(path, self._pose(path.stem)) for path in some]
+        return [self._picture(path, T, T_world_scan) for path, T in poses if np.isfinite(T).all()]
 
-    def _picture(self, path: Path, T_world_scan: NDArray[np.float64]) -> Picture:
-        pose = self._path / "pose" / f"{path.stem}.txt"
-        T_world_camera = read_numbers(ScanNet, pose, (4, 4), "sixteen numbers: camera to scene")
+    def _pose(self, frame: str) -> NDArray[np.float64]:
+        """``T_world_camera``."""
+        path = self._path / "pose" / f"{frame}.txt"
+        return read_numbers(ScanNet, path, (4, 4), "sixteen numbers: camera to scene")
+
+    def _picture(self, path: Path, T_world_camera: NDArray[np.float64], T_world_scan: NDArray[np.float64]) -> Picture:
         depth = need(ScanNet, self._path / "depth" / f"{path.stem}.png", "a depth image as SensReader exports it")
         T_camera_scan = invert(T_world_camera) @ T_world_scan
         return Picture("color", path, self.stamps[0], self._camera, T_camera_scan, DepthPicture(depth, 1000.0))
