@@ -1,5 +1,6 @@
 """Readers of published data sets, on tiny directories in their formats."""
 
+import json
 import shutil
 
 import data_sets
@@ -305,3 +306,25 @@ def test_a_ply_file_of_text_is_read_as_a_binary_one_is(tmp_path):
     assert mesh["vertex"]["red"].tolist() == [7, 8, 9]
     assert mesh["face"]["vertex_indices"].tolist() == [[0, 1, 2]]
     assert mesh["face"]["face_category"].tolist() == [41]
+
+
+@pytest.mark.data("semantickitti_00")
+def test_real_scans_of_kitti_are_the_same_in_the_official_layout(tmp_path, data_dir):
+    real = open_folder(f"{data_dir / 'semantickitti_00'}@0:2", STREET)
+    path = tmp_path / "sequences" / "00"
+    calibration = json.loads((data_dir / "semantickitti_00" / "calib.json").read_text())
+    rows = {"P2": calibration["P0"], "Tr": calibration["Tr"]}
+    data_sets.write(path / "calib.txt", "".join(f"{k}: {' '.join(map(str, np.ravel(v)))}\n" for k, v in rows.items()))
+    data_sets.write(path / "times.txt", "0.0\n0.1\n")
+    (path / "image_2").mkdir()
+    for i in range(2):
+        arrays = np.load(data_dir / "semantickitti_00" / f"{i:06d}.npz")
+        labels = np.where(arrays["label"] == 255, 0, arrays["label"]).astype(np.uint32)
+        data_sets.write(path / "velodyne" / f"{i:06d}.bin", arrays["points"].astype(np.float32))
+        data_sets.write(path / "labels" / f"{i:06d}.label", labels)
+        shutil.copy(data_dir / "semantickitti_00" / f"{i:06d}.png", path / "image_2")
+    for expected, frame in zip(real, open_folder(tmp_path, STREET), strict=True):
+        assert (frame.scan.points == expected.scan.points).all()
+        assert (frame.labels == expected.labels).all()
+        assert_allclose(frame.views[0].T_camera_scan, expected.views[0].T_camera_scan)
+        assert_allclose(frame.views[0].camera.K, expected.views[0].camera.K)
