@@ -11,8 +11,8 @@ from transforms3d.quaternions import mat2quat
 
 from ttt_kd_ros.classes import load_label_names
 
-WIDTH, HEIGHT = 96, 72
-K = np.array([[60.0, 0.0, 47.5], [0.0, 60.0, 35.5], [0.0, 0.0, 1.0]])
+WIDTH, HEIGHT = 64, 48
+K = np.array([[40.0, 0.0, 31.5], [0.0, 40.0, 23.5], [0.0, 0.0, 1.0]])
 OPTICAL_FROM_FORWARD_X = np.array([[0.0, -1.0, 0.0], [0.0, 0.0, -1.0], [1.0, 0.0, 0.0]])
 HALF, HIGH = 2.0, 2.5  # of a room [m]
 FLOOR = 0.3  # z of a room's floor in its data set [m]
@@ -53,7 +53,7 @@ def numbers(array):
 # --- streets ---------------------------------------------------------------------------------------------------------
 
 
-def street(seed, height, forward="x", count=1600):
+def street(seed, height, forward="x", count=1200):
     """Points (N, 3) of a road with a wall on its left, `height` below and around a sensor, and whether each is road."""
     rng = np.random.default_rng(seed)
     road = rng.uniform([-5, -8, 0], [25, 6, 0.02], (count * 3 // 4, 3))
@@ -68,7 +68,7 @@ def semantickitti(root: Path, sequences=("00", "08", "11"), scans=2):
     for sequence in sequences:
         path = root / "sequences" / sequence
         Tr = rigid(OPTICAL_FROM_FORWARD_X, [0.0, -0.1, -0.3])
-        rows = {f"P{i}": np.column_stack([K, [-30.0 * i, 0, 0]]) for i in range(4)} | {"Tr": Tr[:3]}
+        rows = {f"P{i}": np.column_stack([K, [-20.0 * i, 0, 0]]) for i in range(4)} | {"Tr": Tr[:3]}
         write(path / "calib.txt", "".join(f"{k}: {' '.join(map(str, v.ravel()))}\n" for k, v in rows.items()))
         write(path / "times.txt", "".join(f"{0.103 * i:e}\n" for i in range(scans)))
         poses = [rigid(np.eye(3), [0, 0, 0.8 * i])[:3].ravel() for i in range(scans)]
@@ -208,7 +208,7 @@ def pandaset(root: Path, sequences=("001", "040"), frames=2):
         mounting = rigid(OPTICAL_FROM_FORWARD_X.T @ np.eye(3), [0, 1.8, -0.8])
         write(camera / "poses.json", [_pose(pose @ rigid(turn(np.pi / 2), [0, 0, 0]) @ mounting) for pose in T])
         write(camera / "timestamps.json", [1557539924.35 + 0.1 * i for i in range(frames)])
-        write(camera / "intrinsics.json", {"fx": 60.0, "fy": 60.0, "cx": 47.5, "cy": 35.5})
+        write(camera / "intrinsics.json", {"fx": 40.0, "fy": 40.0, "cx": 31.5, "cy": 23.5})
         for i in range(frames):
             xyz, is_road = street(i, 0.27, forward="y")
             world = xyz @ T[i][:3, :3].T + T[i][:3, 3]
@@ -234,7 +234,7 @@ def _pose(T):
 # --- rooms -----------------------------------------------------------------------------------------------------------
 
 
-def room(seed=0, count=2400):
+def room(seed=0, count=1500):
     """Points (N, 3) on floor, ceiling and walls of a room, and the surface of each: 0 floor, 1 ceiling, 2 wall."""
     rng = np.random.default_rng(seed)
     uv = rng.uniform(-1, 1, (count, 2))
@@ -268,7 +268,7 @@ def depth_picture(path: Path, depth, per_metre):
     cv2.imwrite(str(path), (depth * per_metre).astype(np.uint16))
 
 
-YAWS = np.radians([0, 5, 10, 90, 95, 180, 270, 275])
+YAWS = np.radians([0, 5, 90, 95, 180, 270])
 
 
 def ply(path: Path, vertices, faces=None):
@@ -350,11 +350,11 @@ def matterport3d(root: Path, regions=("17DRP5sb8fy/region0", "17DRP5sb8fy/region
         faces["face_category"] = np.array([4, 3, 1])[surface[corners[:, 0]]]
         faces["face_category"][0] = -1
         ply(scans / house / "region_segmentations" / f"{region}.ply", vertices(points), faces)
-        lines = ["dataset matterport", "n_images 8", "", f"intrinsics_matrix {' '.join(map(str, K.ravel()))}"]
+        lines = ["dataset matterport", "n_images 6", "", f"intrinsics_matrix {' '.join(map(str, K.ravel()))}"]
         for i, yaw in enumerate(YAWS):
             T, depth = shot(yaw)
             canonical = T @ np.diag([1.0, -1.0, -1.0, 1.0])
-            if i == 7:
+            if i == 3:
                 canonical[0, 3] += 50.0  # in another region
             lines.append(f"scan d{i}.png i{i}.jpg {' '.join(map(str, canonical.ravel()))}")
             picture(scans / house / "undistorted_color_images" / f"i{i}.jpg", i)

@@ -33,7 +33,7 @@ class Ranks:
 
 @contextmanager
 def joined() -> Iterator[Ranks]:
-    """The processes that torchrun started together, as its environment tells, or this one alone; each on a GPU if any."""
+    """The processes that torchrun started together (its environment tells), or this one alone; on GPUs if there are."""
     gpus = torch.cuda.device_count()
     device = f"cuda:{int(os.environ.get('LOCAL_RANK', 0)) % gpus}" if gpus else "cpu"
     if int(os.environ.get("WORLD_SIZE", 1)) == 1:
