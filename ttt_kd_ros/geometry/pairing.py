@@ -86,11 +86,10 @@ def pair_points(
     pixels, visible = project(camera, points)
     rows = visible.nonzero().squeeze(1)
     pixels, depth = pixels[rows], points[rows].norm(dim=1)
-    hidden = _hidden(pixels, depth, camera, occlusion)
-    if depth_image is not None:
-        surface = _at(depth_image, pixels, camera)
-        limit = surface * (1 + occlusion.measured_margin_ratio) + occlusion.measured_margin_m
-        hidden = torch.where(surface > 0, points[rows, 2] > limit, hidden)
+    surface = depth.new_zeros(len(depth)) if depth_image is None else _at(depth_image, pixels, camera)
+    hidden = points[rows, 2] > surface * (1 + occlusion.measured_margin_ratio) + occlusion.measured_margin_m
+    if not surface.all():
+        hidden = torch.where(surface > 0, hidden, _hidden(pixels, depth, camera, occlusion))
     shown = ~hidden
     return Pairs(rows[shown], pixels[shown], depth[shown])
 
