@@ -115,12 +115,16 @@ class CameraView:
         Intrinsics.
     T_camera_scan
         (4, 4) float64, maps scan coordinates at the scan's stamp to camera coordinates at the picture's.
+    depth
+        (h, w) float32 [m] along the optical axis, 0 where unknown: what the camera's depth sensor saw of the same view,
+        at any size. None without such a sensor.
     """
 
     name: str
     image: NDArray[np.uint8]
     camera: Camera
     T_camera_scan: NDArray[np.float64]
+    depth: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True)
