@@ -127,7 +127,7 @@ class TestCommand:
         pytest.importorskip("efficientnet_lite_pytorch", reason="needs the extra `efficientnet`")
         torch.manual_seed(0)
         spec = TeacherSpec("efficientnet-lite0", "efficientnet-lite0", 96, 472)
-        config = NetworkConfig(load_classes("street6"), spec, 0.5, 4, network_config.unet)
+        config = NetworkConfig(load_classes("street6"), spec, 0.5, 4, network_config.backbone)
         save_checkpoint(tmp_path / "in.safetensors", Network(config), {"kd_cosine": 0.7})
         return tmp_path / "in.safetensors"
 

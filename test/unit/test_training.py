@@ -46,7 +46,7 @@ def scans(street_points):
 @pytest.fixture
 def config(network_config):
     return TrainingConfig(
-        network_config.classes, 0.5, 4, network_config.unet, steps=6, labelled_per_step=1, learning_rate=5e-3
+        network_config.classes, 0.5, 4, network_config.backbone, steps=6, labelled_per_step=1, learning_rate=5e-3
     )
 
 
@@ -124,7 +124,7 @@ def test_rare_classes_weigh_more_and_absent_ones_nothing(street_points):
 def test_the_installed_configuration_is_valid():
     config = load_training_config("street6")
     assert config.classes.names[0] == "road"
-    assert config.unet.encoder == (16, 32, 48, 64)
+    assert config.backbone.encoder == (16, 32, 48, 64)
 
 
 @pytest.mark.parametrize(

@@ -77,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
     held_out = held_out_scans(held_out_folders, teacher, reduction, _progress)
     spec = TeacherSpec(teacher.name, args.teacher, teacher.long_side, teacher.feature_size)
     torch.manual_seed(args.seed)
-    network = Network(NetworkConfig(config.classes, spec, config.voxel_size, config.target_size, config.unet))
+    network = Network(NetworkConfig(config.classes, spec, config.voxel_size, config.target_size, config.backbone))
     network.reduction.load_state_dict(reduction.state_dict())
     train(network, scans, config, args.seed, args.out, args.resume, held_out)
     training: dict[str, Any] = {

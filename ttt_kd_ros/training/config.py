@@ -10,6 +10,7 @@ import yaml
 
 from ttt_kd_ros.classes import ClassList, load_classes
 from ttt_kd_ros.errors import InputError
+from ttt_kd_ros.model.backbone import KINDS, BackboneConfig, take_backbone
 from ttt_kd_ros.model.unet import UNetConfig
 from ttt_kd_ros.share import config_file
 
@@ -55,8 +56,8 @@ class TrainingConfig:
         Edge length of a voxel [m].
     target_size
         Principal components of the teacher's features.
-    unet
-        Size of the backbone.
+    backbone
+        Kind and size of the backbone; the key in a file is its kind, ``unet`` or ``points``.
     steps
         Optimizer steps.
     labelled_per_step, paired_per_step
@@ -74,7 +75,7 @@ class TrainingConfig:
     classes: ClassList
     voxel_size: float = 0.2
     target_size: int = 16
-    unet: UNetConfig = field(default_factory=UNetConfig)
+    backbone: BackboneConfig = field(default_factory=UNetConfig)
     steps: int = 600
     labelled_per_step: int = 2
     paired_per_step: int = 1
@@ -101,12 +102,12 @@ def load_training_config(name: str | Path) -> TrainingConfig:
     path = config_file("training", name)
     try:
         values: dict[str, Any] = dict(yaml.safe_load(path.read_text()))
-        unknown = values.keys() - {f.name for f in fields(TrainingConfig)}
+        unknown = values.keys() - {f.name for f in fields(TrainingConfig)} - KINDS.keys()
         if unknown:
             raise InputError(f"unknown keys: {', '.join(sorted(unknown))}")
         return TrainingConfig(
             classes=load_classes(values.pop("classes")),
-            unet=UNetConfig.from_dict(values.pop("unet", {})),
+            backbone=take_backbone(values),
             augmentation=Augmentation(**values.pop("augmentation", {})),
             **values,
         )
