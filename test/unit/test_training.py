@@ -1,4 +1,4 @@
-"""Joint training: batches, labels, configuration, and that a resumed run equals an uninterrupted one."""
+"""Joint training: batches, labels, configuration."""
 
 from dataclasses import replace
 
@@ -13,15 +13,9 @@ from ttt_kd_ros.errors import InputError
 from ttt_kd_ros.frame import IGNORE_LABEL
 from ttt_kd_ros.model.network import Network
 from ttt_kd_ros.training.adaptability import adaptability, mean_adaptability
+from ttt_kd_ros.training.batches import Steps, collate
 from ttt_kd_ros.training.config import Augmentation, TrainingConfig, load_training_config
-from ttt_kd_ros.training.samples import (
-    Steps,
-    TrainingScan,
-    augment,
-    class_weights,
-    collate,
-    voxel_labels,
-)
+from ttt_kd_ros.training.samples import TrainingScan, augment, class_weights, voxel_labels
 
 NOTHING = Augmentation(0.0, 0.0, 0.0, 0.0, 0.0)
 
@@ -202,30 +196,6 @@ class TestRun:
         with torch.no_grad():
             labels = network(voxels)[0].argmax(1)[voxels.grid.inverse]
         assert (labels == scans[0].labels).float().mean() > 0.8
-
-    def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(
-        self, joint, network_config, scans, config, tmp_path
-    ):
-        whole = self.fresh(network_config)
-        joint.train(whole, scans, config, 0, tmp_path / "whole", resume=False)
-
-        class StoppedError(Exception):
-            pass
-
-        class Interrupted(joint.Steps):
-            def __getitem__(self, step):
-                if step == 4:
-                    raise StoppedError
-                return super().__getitem__(step)
-
-        original, joint.Steps = joint.Steps, Interrupted
-        with pytest.raises(StoppedError):
-            joint.train(self.fresh(network_config), scans, config, 0, tmp_path / "parts", resume=False)
-        joint.Steps = original
-        resumed = self.fresh(network_config)
-        joint.train(resumed, scans, config, 0, tmp_path / "parts", resume=True)
-        for name, value in whole.state_dict().items():
-            assert torch.equal(value, resumed.state_dict()[name]), name
 
     def test_resuming_where_nothing_was_begun_is_refused(self, joint, network_config, scans, config, tmp_path):
         with pytest.raises(InputError, match="nothing to resume"):

@@ -43,6 +43,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="undo a pass in which fewer points keep the source model's label, and end there (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument("--teacher", default="", metavar="SPEC", help="image model to load (default: as trained)")
+    parser.add_argument("--cache", type=Path, metavar="DIR", help="keep the image model's features from pass to pass")
+    parser.add_argument("--cache-gb", type=float, default=20.0, metavar="X", help="size of the cache (default: 20)")
     parser.add_argument("--device", default="cpu", help="torch device (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=0, metavar="N", help="CPU threads (default: torch's choice)")
 
@@ -59,6 +61,7 @@ def run(args: argparse.Namespace) -> int:
     from ttt_kd_ros.model.checkpoint import load_checkpoint, save_checkpoint
     from ttt_kd_ros.segmenter import find_device
     from ttt_kd_ros.share import embedded_checkpoint
+    from ttt_kd_ros.teacher.cache import CachedTeacher
     from ttt_kd_ros.teacher.load import load_teacher
 
     settings = FitSettings(
@@ -72,6 +75,8 @@ def run(args: argparse.Namespace) -> int:
     spec = manifest.network.teacher
     frames, data_sha256 = _open(args.data, path, network.config.classes)
     teacher = load_teacher(args.teacher or spec.source, long_side=spec.long_side, device=device)
+    if args.cache:
+        teacher = CachedTeacher(teacher, args.cache, round(args.cache_gb * 1e9))
     survey, passes = fit(network.to(device), teacher, frames, settings, manifest.training, _progress)
     change = measure_change(network, _progress(frames, "fitted model"), survey)
     checkpoint = Source(path.name, file_sha256(path))

@@ -31,6 +31,9 @@ class Augmentation:
         Standard deviation of each coordinate.
     dropout
         Largest share of points left out; the share is drawn evenly up to it.
+    mix3d, polarmix
+        Probability that two scans of a step are laid over each other, and that they exchange a sector
+        (`ttt_kd_ros.training.mixing`).
     """
 
     tilt_deg: float = 1.0
@@ -38,10 +41,14 @@ class Augmentation:
     height_m: float = 0.05
     jitter_m: float = 0.01
     dropout: float = 0.6
+    mix3d: float = 0.0
+    polarmix: float = 0.0
 
     def __post_init__(self) -> None:
         if min(self.tilt_deg, self.scale, self.height_m, self.jitter_m, self.dropout) < 0 or self.dropout >= 1:
             raise InputError("augmentation values cannot be negative and dropout must be below 1")
+        if not (0 <= self.mix3d <= 1 and 0 <= self.polarmix <= 1):
+            raise InputError("mix3d and polarmix are probabilities, 0 to 1")
 
 
 @dataclass(frozen=True)
@@ -67,7 +74,9 @@ class TrainingConfig:
     weight_decay
         Weight decay of AdamW.
     kd_weight
-        Weight of the distillation loss beside the cross-entropy.
+        Weight of the distillation loss beside the cross-entropy, whose classes are weighted by how rare they are.
+    lovasz_weight
+        Weight of the Lovász-softmax loss beside the cross-entropy.
     augmentation
         Random changes of each scan.
     """
@@ -82,13 +91,14 @@ class TrainingConfig:
     learning_rate: float = 4e-3
     weight_decay: float = 1e-2
     kd_weight: float = 1.0
+    lovasz_weight: float = 0.0
     augmentation: Augmentation = field(default_factory=Augmentation)
 
     def __post_init__(self) -> None:
         if min(self.steps, self.labelled_per_step, self.paired_per_step) < 1:
             raise InputError("steps, labelled_per_step and paired_per_step must be at least 1")
-        if self.learning_rate <= 0 or self.weight_decay < 0 or self.kd_weight < 0:
-            raise InputError("learning_rate must be positive, weight_decay and kd_weight not negative")
+        if self.learning_rate <= 0 or min(self.weight_decay, self.kd_weight, self.lovasz_weight) < 0:
+            raise InputError("learning_rate must be positive, weight_decay and the weights of the losses not negative")
 
 
 def load_training_config(name: str | Path) -> TrainingConfig:
