@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ pytest.importorskip("lightning", reason="needs the extra `training`")
 import training_run
 
 from ttt_kd_ros.model.network import Network, NetworkConfig, TeacherSpec
+from ttt_kd_ros.training.spill import spill
 from ttt_kd_ros.training.throughput import describe, measure
 
 CPU = Launch("cpu")
@@ -60,6 +62,17 @@ def fresh():
     config = training_run.CONFIG
     torch.manual_seed(0)
     return Network(NetworkConfig(config.classes, TeacherSpec("none", "none", 0, 6), 0.5, 4, config.backbone))
+
+
+def test_spilled_scans_are_read_from_their_files(tmp_path):
+    paired, unpaired = training_run.scans()[0], replace(training_run.scans()[1], pairs=None)
+    for number, scan in enumerate((paired, unpaired)):
+        path = tmp_path / "spilled" / f"{number}.pt"
+        spilled = spill(scan, path)
+        assert str(path) in Path("/proc/self/maps").read_text()
+        assert torch.equal(spilled.points, scan.points) and torch.equal(spilled.labels, scan.labels)
+        assert (spilled.pairs is None) == (scan.pairs is None)
+    assert torch.equal(spill(paired, path).pairs.features, paired.pairs.features)
 
 
 def test_logs_for_tensorboard_are_written_where_it_is_installed(tmp_path):
