@@ -395,7 +395,7 @@ def load_segmenter(
     InputError
         If there is no such device.
     """
-    target = _device(device)
+    target = find_device(device)
     if threads:
         torch.set_num_threads(threads)
     network, manifest = load_checkpoint(checkpoint or embedded_checkpoint())
@@ -413,7 +413,14 @@ def free_memory() -> None:
         torch.cuda.empty_cache()
 
 
-def _device(name: str) -> torch.device:
+def find_device(name: str) -> torch.device:
+    """The device of a name.
+
+    Raises
+    ------
+    InputError
+        If there is no such device.
+    """
     try:
         device = torch.device(name)
     except RuntimeError as error:

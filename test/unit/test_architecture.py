@@ -26,10 +26,11 @@ ALLOWED = {
     "training": {"frame", "geometry", "sparse", "model", "teacher", "adaptation", "segmenter", "data"},
     "evaluation": {"frame", "geometry", "sparse", "model", "teacher", "adaptation", "segmenter", "data"},
     "benchmark": {"frame", "geometry", "sparse", "model", "teacher", "adaptation", "segmenter", "data"},
+    "fit": {"frame", "model", "teacher", "adaptation", "segmenter", "evaluation"},
     "ros": {"frame", "geometry", "adaptation", "segmenter", "schedule"},
     "replay": {"frame", "geometry", "model", "adaptation", "segmenter", "data", "evaluation", "ros"},
     "cli": {"frame", "geometry", "model", "teacher", "adaptation", "segmenter", "data", "training", "evaluation",
-            "benchmark", "replay"},
+            "benchmark", "fit", "replay"},
 }  # fmt: skip
 EVERYWHERE = {"errors", "classes", "share"}
 MODULES = sorted(PACKAGE.rglob("*.py"))

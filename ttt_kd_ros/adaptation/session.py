@@ -138,7 +138,7 @@ class AdaptationSession:
             The whole scan.
         """
         self._restore_statistics()
-        if voxels.pyramid.neighbours[-1].outputs >= MIN_COARSE_VOXELS:
+        if voxels.pyramid.coarsest >= MIN_COARSE_VOXELS:
             self._mix_statistics(voxels, self.settings.scan_statistics)
             statistics = self._network.backbone.named_buffers()
             self._source_weights |= {f"backbone.{name}": value.clone() for name, value in statistics}

@@ -57,7 +57,7 @@ class AdaptationSettings:
         Gradient steps on each scan; -1 is the scope's default.
     scope
         Parameters of the backbone that move: ``norm`` (scale and shift of the batch norms), ``encoder`` (stem and
-        encoder), ``decoder``, ``lora`` (a low-rank change of every sparse convolution) or ``all``. The heads never
+        encoder), ``decoder``, ``lora`` (a low-rank change of every convolution) or ``all``. The heads never
         move.
     optimizer
         ``adam``, ``adamw``, ``sgd`` or ``default``, the scope's.
