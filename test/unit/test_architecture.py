@@ -19,14 +19,18 @@ ALLOWED = {
     "model": {"frame", "geometry", "sparse"},
     "adaptation": {"frame", "geometry", "sparse", "model", "teacher"},
     "segmenter": {"frame", "geometry", "sparse", "model", "teacher", "adaptation"},
+    "background": {"frame", "adaptation", "segmenter"},
+    "trainer": {"segmenter", "background"},
+    "schedule": {"frame", "adaptation", "segmenter", "background"},
     "data": {"frame", "geometry"},
     "training": {"frame", "geometry", "sparse", "model", "teacher", "adaptation", "segmenter", "data"},
     "evaluation": {"frame", "geometry", "sparse", "model", "teacher", "adaptation", "segmenter", "data"},
     "benchmark": {"frame", "geometry", "sparse", "model", "teacher", "adaptation", "segmenter", "data"},
-    "ros": {"frame", "geometry", "adaptation", "segmenter"},
+    "fit": {"frame", "model", "teacher", "adaptation", "segmenter", "evaluation"},
+    "ros": {"frame", "geometry", "adaptation", "segmenter", "schedule"},
     "replay": {"frame", "geometry", "model", "adaptation", "segmenter", "data", "evaluation", "ros"},
     "cli": {"frame", "geometry", "model", "teacher", "adaptation", "segmenter", "data", "training", "evaluation",
-            "benchmark", "replay"},
+            "benchmark", "fit", "replay"},
 }  # fmt: skip
 EVERYWHERE = {"errors", "classes", "share"}
 MODULES = sorted(PACKAGE.rglob("*.py"))

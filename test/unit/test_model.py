@@ -96,7 +96,7 @@ def test_moving_a_scan_by_whole_coarse_voxels_over_the_ground_changes_nothing(ne
 
 
 def test_the_height_feature_is_the_mean_height_over_ground(network_config, street_points):
-    voxels = voxel_input(street_points, 0.5, network_config.unet)
+    voxels = voxel_input(street_points, 0.5, network_config.backbone)
     for row in (0, len(voxels.grid) // 2, len(voxels.grid) - 1):
         points = street_points[voxels.grid.inverse == row]
         assert voxels.features[row, 1] == pytest.approx(points[:, 2].mean().item(), abs=1e-5)
@@ -105,11 +105,11 @@ def test_the_height_feature_is_the_mean_height_over_ground(network_config, stree
 
 
 def test_a_crop_is_the_input_of_the_points_in_the_kept_voxels(network_config, street_points):
-    voxels = voxel_input(street_points, 0.5, network_config.unet)
+    voxels = voxel_input(street_points, 0.5, network_config.backbone)
     keep = unpack(voxels.grid.keys)[:, 1] < 30
     cropped = crop(voxels, keep)
     kept_points = keep[voxels.grid.inverse]
-    expected = voxel_input(street_points[kept_points], 0.5, network_config.unet)
+    expected = voxel_input(street_points[kept_points], 0.5, network_config.backbone)
     assert torch.equal(cropped.grid.keys, expected.grid.keys)
     assert torch.equal(cropped.grid.inverse[kept_points], expected.grid.inverse)
     assert (cropped.grid.inverse[~kept_points] == -1).all()
@@ -157,7 +157,7 @@ class TestCheckpoint:
             load_checkpoint(path)
 
     def test_weights_of_another_network_are_refused_with_the_differences(self, path, network, tmp_path):
-        wider = replace(network.config, unet=UNetConfig(8, 3, (8, 16), (12, 8), (1, 1), (1, 1)))
+        wider = replace(network.config, backbone=UNetConfig(8, 3, (8, 16), (12, 8), (1, 1), (1, 1)))
         tensors = {k: v.contiguous() for k, v in Network(wider).state_dict().items()}
         save_file(tensors, path, metadata={"ttt_kd_ros": Manifest(network.config).to_json()})
         with pytest.raises(CheckpointError, match=r"has shape \(.*\) instead of \(.*more"):

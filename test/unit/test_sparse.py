@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from ttt_kd_ros.benchmark.plain import plain_convolution
 from ttt_kd_ros.sparse.convolution import convolution_norm_relu, sparse_convolution
 from ttt_kd_ros.sparse.kernel_map import downsampling_map, pack, submanifold_map, unpack
-from ttt_kd_ros.sparse.voxels import build_pyramid, crop_pyramid, voxelise
+from ttt_kd_ros.sparse.voxels import build_pyramid, voxelise
 
 SIZE = 10
 
@@ -159,7 +159,7 @@ def test_maps_cut_for_some_voxels_are_those_that_would_be_built_for_them(share, 
     keys = pack(random_voxels(14))
     keep = torch.rand(len(keys), generator=torch.Generator().manual_seed(15)) < share
     keep[0] = True
-    cut = crop_pyramid(build_pyramid(keys, 3, stem_kernel_size), keep)
+    cut = build_pyramid(keys, 3, stem_kernel_size).crop(keep)
     built = build_pyramid(keys[keep], 3, stem_kernel_size)
     assert (cut.stem is cut.neighbours[0]) == (stem_kernel_size == 3)
     for a, b in zip((cut.stem, *cut.neighbours, *cut.down), (built.stem, *built.neighbours, *built.down), strict=True):

@@ -8,19 +8,20 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor, nn
 
-from ttt_kd_ros.model.unet import SparseUNet
-from ttt_kd_ros.sparse.convolution import SparseConvolution
+from ttt_kd_ros.model.backbone import Backbone
 
 LORA_RANK = 8
+CONVOLUTION_NDIM = 3
+"""A convolution's weight is (K, C, D), in voxels and on points alike."""
 
 
-def scope_parameters(backbone: SparseUNet, scope: str) -> list[nn.Parameter]:
+def scope_parameters(backbone: Backbone, scope: str) -> list[nn.Parameter]:
     """Parameters of the backbone that belong to a scope (see `AdaptationSettings`); for ``lora`` those it changes."""
     if scope == "norm":
         norms = (m for m in backbone.modules() if isinstance(m, nn.BatchNorm1d))
         return [p for m in norms for p in m.parameters()]
     if scope == "lora":
-        return [m.weight for m in backbone.modules() if isinstance(m, SparseConvolution)]
+        return [p for p in backbone.parameters() if p.ndim == CONVOLUTION_NDIM]
     if scope == "encoder":
         return [*backbone.stem.parameters(), *backbone.encoder.parameters()]
     if scope == "decoder":
@@ -44,8 +45,16 @@ class Scope:
         What the optimizer moves: parameters of the backbone themselves.
     """
 
-    def __init__(self, backbone: SparseUNet, scope: str) -> None:
+    def __init__(self, backbone: Backbone, scope: str) -> None:
         self.parameters: list[nn.Parameter] = scope_parameters(backbone, scope)
+        names = {id(p): name for name, p in backbone.named_parameters()}
+        self._names = [names[id(p)] for p in self.parameters]
+
+    @torch.no_grad()
+    def pull(self, source: Mapping[str, Tensor], share: float) -> None:
+        """Move what the optimizer moves a share of the way back to the source weights."""
+        for name, parameter in zip(self._names, self.parameters, strict=True):
+            parameter.lerp_(source[name], share)
 
     def weights(self) -> Mapping[str, Tensor]:
         """Weights, by their name in the backbone, that stand in for the backbone's own in a step."""
@@ -56,18 +65,24 @@ class Scope:
 
 
 class LowRankScope(Scope):
-    """A low-rank change ``A @ B`` of each sparse convolution's weight, which is zero at first.
+    """A low-rank change ``A @ B`` of each convolution's weight, which is zero at first.
 
     Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", ICLR 2022; a convolution's weight (K, C, D) is
     taken as a (K * C, D) matrix.
     """
 
-    def __init__(self, backbone: SparseUNet) -> None:
+    def __init__(self, backbone: Backbone) -> None:
         names = {id(p): name for name, p in backbone.named_parameters()}
         self._targets = {names[id(p)]: p for p in scope_parameters(backbone, "lora")}
         self._source = {name: p.detach().clone() for name, p in self._targets.items()}
         self._factors = {name: _factors(p, seed) for seed, (name, p) in enumerate(self._targets.items())}
         self.parameters = [factor for pair in self._factors.values() for factor in pair]
+
+    @torch.no_grad()
+    def pull(self, source: Mapping[str, Tensor], share: float) -> None:
+        """Make the change smaller by a share."""
+        for _, B in self._factors.values():
+            B.mul_(1 - share)
 
     def weights(self) -> Mapping[str, Tensor]:
         """The changed weights, differentiable with respect to the factors."""
@@ -85,7 +100,7 @@ class LowRankScope(Scope):
             self._targets[name].copy_(weight)
 
 
-def make_scope(backbone: SparseUNet, scope: str) -> Scope:
+def make_scope(backbone: Backbone, scope: str) -> Scope:
     """What moves in a scope, from the backbone's weights as they are."""
     return LowRankScope(backbone) if scope == "lora" else Scope(backbone, scope)
 

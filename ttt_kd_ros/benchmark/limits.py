@@ -9,8 +9,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ttt_kd_ros.adaptation.session import Clock
+from ttt_kd_ros.adaptation.cost import Clock
+from ttt_kd_ros.errors import InputError
+from ttt_kd_ros.model.network import Network
 from ttt_kd_ros.model.unet import SparseUNet
+from ttt_kd_ros.model.voxel_input import VoxelInput
 from ttt_kd_ros.sparse.kernel_map import KernelMap
 from ttt_kd_ros.sparse.voxels import Pyramid
 
@@ -78,6 +81,20 @@ def maps_work(pyramid: Pyramid) -> Work:
     keys = sum(kernel_map.inputs for kernel_map in pyramid.neighbours)
     pairs = sum(len(kernel_map.sources) for kernel_map in (*pyramid.neighbours, *pyramid.down))
     return Work(0, _INDEX_BYTES * (keys + 2 * pairs))
+
+
+def unet_on(network: Network, voxels: VoxelInput) -> tuple[SparseUNet, Pyramid]:
+    """Backbone and kernel maps of a network whose work can be counted.
+
+    Raises
+    ------
+    InputError
+        If its backbone is of another kind.
+    """
+    unet, pyramid = network.backbone, voxels.pyramid
+    if not isinstance(unet, SparseUNet) or not isinstance(pyramid, Pyramid):
+        raise InputError("the benchmark counts the work of sparse U-Nets; the checkpoint's backbone is of another kind")
+    return unet, pyramid
 
 
 def forward_work(unet: SparseUNet, pyramid: Pyramid) -> Work:

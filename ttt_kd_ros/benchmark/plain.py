@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ttt_kd_ros.model.network import Network
-from ttt_kd_ros.model.unet import SparseUNet
+from ttt_kd_ros.model.unet import SparseUNet, UNetConfig
 from ttt_kd_ros.model.voxel_input import FEATURES
 from ttt_kd_ros.sparse.convolution import SparseConvolution
 from ttt_kd_ros.sparse.kernel_map import KernelMap
@@ -73,7 +73,7 @@ class PlainUNet(SparseUNet):
 def plain_network(network: Network) -> Network:
     """A network with the same weights that computes layer by layer."""
     plain = Network(network.config)
-    plain.backbone = PlainUNet(len(FEATURES), network.config.unet)
+    plain.backbone = PlainUNet(len(FEATURES), cast(UNetConfig, network.config.backbone))
     plain.load_state_dict(network.state_dict())
     return plain.to(next(network.parameters()).device).eval()
 

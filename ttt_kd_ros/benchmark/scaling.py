@@ -9,10 +9,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ttt_kd_ros.adaptation.session import Clock
+from ttt_kd_ros.adaptation.cost import Clock
 from ttt_kd_ros.adaptation.settings import AdaptationSettings
 from ttt_kd_ros.adaptation.targets import PointTargets
-from ttt_kd_ros.benchmark.limits import Machine, forward_work, maps_work, step_work, voxelise_work
+from ttt_kd_ros.benchmark.limits import Machine, forward_work, maps_work, step_work, unet_on, voxelise_work
 from ttt_kd_ros.benchmark.stages import STEP_ALL, Stage, Timing, measure, step_stage
 from ttt_kd_ros.model.network import Network
 from ttt_kd_ros.model.voxel_input import crop
@@ -74,7 +74,7 @@ def _stages(network: Network, points: Tensor, batch: Tensor, count: int, setting
     voxels = replace(voxels, grid=replace(voxels.grid, inverse=voxels.grid.inverse[kept]))
     rows = torch.arange(0, len(points), 3)
     pairs = PointTargets(rows, torch.randn(len(rows), network.config.target_size))
-    unet, pyramid = network.config.unet, voxels.pyramid
+    unet, pyramid = unet_on(network, voxels)
 
     @torch.no_grad()
     def forward() -> tuple[Tensor, Tensor]:
@@ -88,9 +88,9 @@ def _stages(network: Network, points: Tensor, batch: Tensor, count: int, setting
         ),
         Stage(
             "kernel maps",
-            lambda: build_pyramid(voxels.grid.keys, unet.depth, unet.stem_kernel_size),
+            lambda: build_pyramid(voxels.grid.keys, unet.config.depth, unet.config.stem_kernel_size),
             maps_work(pyramid),
         ),
-        Stage("forward", forward, forward_work(network.backbone, pyramid)),
-        step_stage(STEP_ALL, network, voxels, pairs, settings, step_work(network.backbone, pyramid)),
+        Stage("forward", forward, forward_work(unet, pyramid)),
+        step_stage(STEP_ALL, network, voxels, pairs, settings, step_work(unet, pyramid)),
     ]

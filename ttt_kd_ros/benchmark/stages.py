@@ -11,11 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ttt_kd_ros.adaptation.session import AdaptationSession, Clock
+from ttt_kd_ros.adaptation.cost import Clock
+from ttt_kd_ros.adaptation.session import AdaptationSession
 from ttt_kd_ros.adaptation.settings import AdaptationSettings
 from ttt_kd_ros.adaptation.targets import PointTargets, point_targets, voxel_targets
 from ttt_kd_ros.adaptation.view import near_voxels
-from ttt_kd_ros.benchmark.limits import Machine, Work, forward_work, maps_work, step_work, voxelise_work
+from ttt_kd_ros.benchmark.limits import Machine, Work, forward_work, maps_work, step_work, unet_on, voxelise_work
 from ttt_kd_ros.benchmark.plain import plain_network
 from ttt_kd_ros.frame import Frame
 from ttt_kd_ros.geometry.pairing import pair_points
@@ -100,6 +101,7 @@ def stages(prepared: Prepared, network: Network, teacher: Teacher, settings: Ada
 def _input_stages(prepared: Prepared, network: Network, teacher: Teacher) -> list[Stage]:
     points, base_points, voxels = prepared.points, prepared.base_points, prepared.voxels
     views, config = prepared.frame.views, network.config
+    unet, pyramid = unet_on(network, voxels)
     images = [torch.from_numpy(view.image) for view in views]
 
     def pair() -> None:
@@ -111,8 +113,8 @@ def _input_stages(prepared: Prepared, network: Network, teacher: Teacher) -> lis
         Stage("voxelise", lambda: voxelise(base_points, config.voxel_size), voxelise_work(points, len(voxels.grid))),
         Stage(
             "kernel maps",
-            lambda: build_pyramid(voxels.grid.keys, config.unet.depth, config.unet.stem_kernel_size),
-            maps_work(voxels.pyramid),
+            lambda: build_pyramid(voxels.grid.keys, unet.config.depth, unet.config.stem_kernel_size),
+            maps_work(pyramid),
         ),
     ]
     if views:
@@ -122,7 +124,7 @@ def _input_stages(prepared: Prepared, network: Network, teacher: Teacher) -> lis
 
 def _network_stages(prepared: Prepared, network: Network) -> list[Stage]:
     voxels = prepared.voxels
-    work = forward_work(network.backbone, voxels.pyramid)
+    work = forward_work(*unet_on(network, voxels))
 
     @torch.no_grad()
     def forward() -> tuple[Tensor, Tensor]:
@@ -159,8 +161,8 @@ def _step_stages(
 ) -> list[Stage]:
     view = view_of(voxels, pairs, network, settings.margin_m)
     everywhere = replace(settings, margin_m=EVERYWHERE_M)
-    on_view, on_all = (step_work(network.backbone, v.pyramid) for v in (view, voxels))
-    unet = network.config.unet
+    on_view, on_all = (step_work(*unet_on(network, v)) for v in (view, voxels))
+    unet = unet_on(network, voxels)[0].config
     one_step = AdaptationSession(network, replace(everywhere, steps=1))
 
     def rebuild() -> None:
@@ -169,7 +171,7 @@ def _step_stages(
         one_step.reset()
 
     return [
-        Stage("view", lambda: view_of(voxels, pairs, network, settings.margin_m), maps_work(view.pyramid)),
+        Stage("view", lambda: view_of(voxels, pairs, network, settings.margin_m), maps_work(unet_on(network, view)[1])),
         step_stage(STEP, network, voxels, pairs, settings, on_view),
         step_stage(STEP_ALL, network, voxels, pairs, everywhere, on_all),
         Stage(STEP_REBUILT, rebuild, on_all),

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from ttt_kd_ros import __version__
 from ttt_kd_ros.errors import InputError
 
-COMMANDS = ("demo", "simulate", "train", "evaluate", "benchmark", "convert", "replay", "inspect")
+COMMANDS = ("demo", "simulate", "train", "fit", "evaluate", "benchmark", "convert", "replay", "inspect")
 
 USER_ERROR = 2
 INTERRUPTED = 130

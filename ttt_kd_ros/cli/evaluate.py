@@ -28,7 +28,7 @@ processes; the result is the same for any number of them (docs/datasets.md).
 
 examples:
   ttt_kd evaluate data/pandaset_001 --checkpoint seed0/model.safetensors seed1/model.safetensors --out scores
-  ttt_kd evaluate data/pandaset_001 --protocol methods --checkpoint model.safetensors --out scores
+  ttt_kd evaluate data/pandaset_001 --protocol pandaset --checkpoint model.safetensors --out scores
   ttt_kd evaluate drives/source drives/rain --stream --protocol stream --checkpoint model.safetensors --out long
   torchrun --nproc-per-node 8 -m ttt_kd_ros.cli evaluate ScanNet=data/scannet S3DIS=data/s3dis --protocol indoor \
       --checkpoint ScanNet=joint.safetensors --source-only ScanNet=plain.safetensors --out indoor

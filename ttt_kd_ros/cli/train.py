@@ -26,7 +26,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="folders with labels and pictures that are not trained on, to measure on how well the network can be "
         "adapted",
     )  # fmt: skip
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="directory for the model and its state")
+    purpose = parser.add_mutually_exclusive_group(required=True)
+    purpose.add_argument("--out", type=Path, metavar="DIR", help="directory for the model and its state")
+    purpose.add_argument(
+        "--measure", type=int, metavar="N",
+        help="train N steps, say how fast they were and how long all would take, and write nothing",
+    )  # fmt: skip
     parser.add_argument(
         "--config", default="street6", metavar="NAME|FILE", help="training configuration (default: %(default)s)"
     )
@@ -49,6 +54,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of weights and batches (default: 0)")
     parser.add_argument("--resume", action="store_true", help="go on from DIR/last.ckpt")
+    parser.add_argument("--devices", type=int, default=1, metavar="N", help="GPUs of each node (default: 1)")
+    parser.add_argument("--nodes", type=int, default=1, metavar="N", help="machines (default: 1)")
+    parser.add_argument(
+        "--precision", default="32-true", metavar="NAME", help="32-true, bf16-mixed or 16-mixed (default: %(default)s)"
+    )
+    parser.add_argument("--accumulate", type=int, default=1, metavar="N", help="batches in a step (default: 1)")
+    parser.add_argument("--tensorboard", action="store_true", help="write logs for TensorBoard to DIR/tensorboard")
+    parser.add_argument("--cache", type=Path, metavar="DIR", help="keep the teacher's features on disk")
+    parser.add_argument("--spill", type=Path, metavar="DIR", help="keep the scans in files there, not in memory")
+    parser.add_argument("--cache-gb", type=float, default=20.0, metavar="X", help="size of the cache (default: 20)")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -60,31 +75,42 @@ def run(args: argparse.Namespace) -> int:
     from ttt_kd_ros.data import open_folder
     from ttt_kd_ros.model.checkpoint import save_checkpoint
     from ttt_kd_ros.model.network import Network, NetworkConfig, TeacherSpec
+    from ttt_kd_ros.teacher.cache import CachedTeacher
     from ttt_kd_ros.teacher.load import load_teacher
     from ttt_kd_ros.training.adaptability import mean_adaptability
     from ttt_kd_ros.training.config import load_training_config
     from ttt_kd_ros.training.joint import mean_kd_cosine, train
+    from ttt_kd_ros.training.launch import Launch
     from ttt_kd_ros.training.prepare import held_out_scans, load_scans
+    from ttt_kd_ros.training.throughput import describe, measure
 
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     config = load_training_config(args.config)
     changes = {"steps": args.steps, "kd_weight": args.kd_weight}
     config = replace(config, **{name: value for name, value in changes.items() if value is not None})
     folders = [open_folder(folder, config.classes) for folder in args.folders]
+    launch = Launch("auto", args.devices, args.nodes, args.precision, args.accumulate, args.tensorboard)
     teacher = load_teacher(args.teacher, long_side=args.long_side)
-    scans, reduction = load_scans(folders, teacher, config.target_size, args.seed, _progress)
+    if args.cache:
+        teacher = CachedTeacher(teacher, args.cache, round(args.cache_gb * 1e9))
+    scans, reduction = load_scans(folders, teacher, config.target_size, args.seed, _progress, args.spill)
     held_out_folders = [open_folder(folder, config.classes) for folder in args.held_out]
     held_out = held_out_scans(held_out_folders, teacher, reduction, _progress)
     spec = TeacherSpec(teacher.name, args.teacher, teacher.long_side, teacher.feature_size)
     torch.manual_seed(args.seed)
-    network = Network(NetworkConfig(config.classes, spec, config.voxel_size, config.target_size, config.unet))
+    network = Network(NetworkConfig(config.classes, spec, config.voxel_size, config.target_size, config.backbone))
     network.reduction.load_state_dict(reduction.state_dict())
-    train(network, scans, config, args.seed, args.out, args.resume, held_out)
+    if args.measure is not None:
+        print(describe(measure(network, scans, config, args.seed, args.measure, launch), config, launch))
+        return 0
+    if not train(network, scans, config, args.seed, args.out, args.resume, held_out, launch):
+        return 0
     training: dict[str, Any] = {
         "kd_cosine": mean_kd_cosine(network, scans),
         "seed": args.seed,
         "steps": config.steps,
         "kd_weight": config.kd_weight,
+        "batches_per_step": launch.batches_per_step,
         "folders": [folder.name for folder in folders],
     }
     if held_out:

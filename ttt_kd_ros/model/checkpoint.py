@@ -19,8 +19,8 @@ from torch import Tensor
 
 from ttt_kd_ros.classes import ClassList
 from ttt_kd_ros.errors import CheckpointError, InputError
+from ttt_kd_ros.model.backbone import backbone_to_dict, take_backbone
 from ttt_kd_ros.model.network import Network, NetworkConfig, TeacherSpec
-from ttt_kd_ros.model.unet import UNetConfig
 from ttt_kd_ros.model.voxel_input import FEATURES
 
 FORMAT = 1
@@ -46,6 +46,8 @@ class Manifest:
     def to_json(self) -> str:
         """The manifest as JSON text."""
         network = asdict(self.network) | {"classes": self.network.classes.to_dict(), "features": FEATURES}
+        del network["backbone"]
+        network |= backbone_to_dict(self.network.backbone)
         return json.dumps({"format": FORMAT, "network": network, "training": dict(self.training)}, indent=1)
 
     @classmethod
@@ -64,10 +66,10 @@ class Manifest:
             network = dict(data["network"])
             if tuple(network.pop("features")) != FEATURES:
                 raise CheckpointError("was trained on other input features than this version computes")
-            unet = UNetConfig.from_dict(network.pop("unet"))
+            backbone = take_backbone(network)
             classes = ClassList.from_dict(network.pop("classes"))
             teacher = TeacherSpec(**network.pop("teacher"))
-            return cls(NetworkConfig(classes, teacher, unet=unet, **network), data["training"])
+            return cls(NetworkConfig(classes, teacher, backbone=backbone, **network), data["training"])
         except CheckpointError:
             raise
         except (KeyError, TypeError, AttributeError, InputError, json.JSONDecodeError) as error:

@@ -8,8 +8,9 @@ from torch import Tensor, nn
 
 from ttt_kd_ros.classes import ClassList
 from ttt_kd_ros.errors import InputError
+from ttt_kd_ros.model.backbone import Backbone, BackboneConfig
 from ttt_kd_ros.model.reduction import Reduction
-from ttt_kd_ros.model.unet import SparseUNet, UNetConfig
+from ttt_kd_ros.model.unet import UNetConfig
 from ttt_kd_ros.model.voxel_input import FEATURES, VoxelInput, voxel_input
 
 
@@ -49,15 +50,15 @@ class NetworkConfig:
         Edge length of a voxel [m].
     target_size
         Number of principal components of the teacher's features that ρ_2D predicts.
-    unet
-        Size of the backbone.
+    backbone
+        Kind and size of the backbone.
     """
 
     classes: ClassList
     teacher: TeacherSpec
     voxel_size: float = 0.2
     target_size: int = 16
-    unet: UNetConfig = field(default_factory=UNetConfig)
+    backbone: BackboneConfig = field(default_factory=UNetConfig)
 
     def __post_init__(self) -> None:
         if not self.voxel_size > 0:
@@ -76,14 +77,14 @@ class Network(nn.Module):
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         self.config = config
-        self.backbone = SparseUNet(len(FEATURES), config.unet)
+        self.backbone: Backbone = config.backbone.build(len(FEATURES))
         self.label_head = nn.Linear(self.backbone.out_channels, len(config.classes.names))
         self.feature_head = nn.Linear(self.backbone.out_channels, config.target_size)
         self.reduction = Reduction(config.teacher.feature_size, config.target_size)
 
     def voxel_input(self, points: Tensor, batch: Tensor | None = None) -> VoxelInput:
         """What this network sees of (N, 3) points [m] in the base frame."""
-        return voxel_input(points, self.config.voxel_size, self.config.unet, batch)
+        return voxel_input(points, self.config.voxel_size, self.config.backbone, batch)
 
     def forward(self, voxels: VoxelInput) -> tuple[Tensor, Tensor]:
         """Logits (V, classes) of ρ_Y and features (V, target_size) of ρ_2D of every voxel."""

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ttt_kd_ros.errors import InputError
 from ttt_kd_ros.sparse.convolution import SparseConvolution, convolution_norm_relu
 from ttt_kd_ros.sparse.kernel_map import KernelMap
-from ttt_kd_ros.sparse.voxels import Pyramid
+from ttt_kd_ros.sparse.voxels import Pyramid, build_pyramid
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,14 @@ class UNetConfig:
     def depth(self) -> int:
         """Number of resolutions."""
         return len(self.encoder) + 1
+
+    def pyramid(self, keys: Tensor, positions: Tensor) -> Pyramid:
+        """Kernel maps for (V,) keys of voxels; where the points lie in them does not matter."""
+        return build_pyramid(keys, self.depth, self.stem_kernel_size)
+
+    def build(self, in_channels: int) -> SparseUNet:
+        """A backbone of this size."""
+        return SparseUNet(in_channels, self)
 
 
 def _conv_norm_relu(

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ttt_kd_ros.model.unet import UNetConfig
+from ttt_kd_ros.model.backbone import AnyPyramid, BackboneConfig
 from ttt_kd_ros.sparse.kernel_map import unpack
-from ttt_kd_ros.sparse.voxels import Pyramid, VoxelGrid, build_pyramid, crop_pyramid, voxelise
+from ttt_kd_ros.sparse.voxels import VoxelGrid, voxelise
 
 FEATURES = ("one", "height", "offset x", "offset y", "offset z")
 """Input features of a voxel, means over its points: 1, height over ground [m], offset from its centre [voxels]."""
@@ -17,7 +17,7 @@ FEATURES = ("one", "height", "offset x", "offset y", "offset z")
 
 @dataclass(frozen=True)
 class VoxelInput:
-    """Voxels of one or several scans with their input features and kernel maps.
+    """Voxels of one or several scans with their input features and what connects them.
 
     Parameters
     ----------
@@ -26,15 +26,15 @@ class VoxelInput:
     features
         (V, len(FEATURES)) float32.
     pyramid
-        Kernel maps.
+        What the backbone walks.
     """
 
     grid: VoxelGrid
     features: Tensor
-    pyramid: Pyramid
+    pyramid: AnyPyramid
 
 
-def voxel_input(points: Tensor, voxel_size: float, unet: UNetConfig, batch: Tensor | None = None) -> VoxelInput:
+def voxel_input(points: Tensor, voxel_size: float, backbone: BackboneConfig, batch: Tensor | None = None) -> VoxelInput:
     """Voxelise points.
 
     Parameters
@@ -44,8 +44,8 @@ def voxel_input(points: Tensor, voxel_size: float, unet: UNetConfig, batch: Tens
         where the sensor is mounted.
     voxel_size
         Edge length [m].
-    unet
-        The network that the kernel maps are for.
+    backbone
+        The backbone that the pyramid is for.
     batch
         (N,) int64, scan of each point; one scan if None.
     """
@@ -53,15 +53,15 @@ def voxel_input(points: Tensor, voxel_size: float, unet: UNetConfig, batch: Tens
     mean = grid.mean(points)
     offset = mean / voxel_size - (unpack(grid.keys)[:, 1:] + 0.5).to(mean)
     features = torch.cat([torch.ones_like(mean[:, :1]), mean[:, 2:], offset], dim=1)
-    return VoxelInput(grid, features, build_pyramid(grid.keys, unet.depth, unet.stem_kernel_size))
+    return VoxelInput(grid, features, backbone.pyramid(grid.keys, mean / voxel_size))
 
 
 def crop(voxels: VoxelInput, keep: Tensor) -> VoxelInput:
-    """The voxels selected by the (V,) bool mask `keep`, their kernel maps cut from those of all voxels.
+    """The voxels selected by the (V,) bool mask `keep`, with the pyramid of these alone.
 
     The points' voxel is -1 where it was left out.
     """
     rank = torch.cumsum(keep, dim=0) - 1
     inverse = torch.where(keep, rank, -1)[voxels.grid.inverse]
     grid = VoxelGrid(voxels.grid.keys[keep], inverse, voxels.grid.counts[keep])
-    return VoxelInput(grid, voxels.features[keep], crop_pyramid(voxels.pyramid, keep))
+    return VoxelInput(grid, voxels.features[keep], voxels.pyramid.crop(keep))

@@ -135,8 +135,12 @@ def sparse_convolution(features: Tensor, weight: Tensor, kernel_map: KernelMap) 
     Returns
     -------
     (outputs, D)
-        Differentiable once, with respect to features and weight.
+        Differentiable once, with respect to features and weight; in the type of autocast where that is on.
     """
+    kind = features.device.type
+    if torch.is_autocast_enabled(kind):
+        dtype = torch.get_autocast_dtype(kind)
+        features, weight = features.to(dtype), weight.to(dtype)
     return _SparseConvolution.apply(features, weight, kernel_map)
 
 

@@ -80,6 +80,29 @@ class Pyramid:
     neighbours: tuple[KernelMap, ...]
     down: tuple[KernelMap, ...]
 
+    @property
+    def coarsest(self) -> int:
+        """Number of voxels of the coarsest level."""
+        return self.neighbours[-1].outputs
+
+    def crop(self, keep: Tensor) -> Pyramid:
+        """The maps that `build_pyramid` would build from the kept keys, cut from those of all keys.
+
+        Parameters
+        ----------
+        keep
+            (V,) bool, voxels of the finest level to keep; a coarse voxel stays if it holds one of them.
+        """
+        neighbours, down = [crop_map(self.neighbours[0], keep, keep)], []
+        stem = neighbours[0] if self.stem is self.neighbours[0] else crop_map(self.stem, keep, keep)
+        for kernel_map, same_level in zip(self.down, self.neighbours[1:], strict=True):
+            coarse = keep.new_zeros(kernel_map.outputs)
+            coarse[kernel_map.targets[keep[kernel_map.sources]]] = True
+            down.append(crop_map(kernel_map, keep, coarse))
+            neighbours.append(crop_map(same_level, coarse, coarse))
+            keep = coarse
+        return Pyramid(stem, tuple(neighbours), tuple(down))
+
 
 def build_pyramid(keys: Tensor, depth: int, stem_kernel_size: int = 3) -> Pyramid:
     """Kernel maps for a U-Net with `depth` resolutions.
@@ -99,25 +122,4 @@ def build_pyramid(keys: Tensor, depth: int, stem_kernel_size: int = 3) -> Pyrami
         keys, kernel_map = downsampling_map(keys)
         down.append(kernel_map)
         neighbours.append(submanifold_map(keys, 3))
-    return Pyramid(stem, tuple(neighbours), tuple(down))
-
-
-def crop_pyramid(pyramid: Pyramid, keep: Tensor) -> Pyramid:
-    """The maps that `build_pyramid` would build from the kept keys, cut from those of all keys.
-
-    Parameters
-    ----------
-    pyramid
-        Maps of a grid.
-    keep
-        (V,) bool, voxels of the finest level to keep; a coarse voxel stays if it holds one of them.
-    """
-    neighbours, down = [crop_map(pyramid.neighbours[0], keep, keep)], []
-    stem = neighbours[0] if pyramid.stem is pyramid.neighbours[0] else crop_map(pyramid.stem, keep, keep)
-    for kernel_map, same_level in zip(pyramid.down, pyramid.neighbours[1:], strict=True):
-        coarse = keep.new_zeros(kernel_map.outputs)
-        coarse[kernel_map.targets[keep[kernel_map.sources]]] = True
-        down.append(crop_map(kernel_map, keep, coarse))
-        neighbours.append(crop_map(same_level, coarse, coarse))
-        keep = coarse
     return Pyramid(stem, tuple(neighbours), tuple(down))

@@ -10,6 +10,7 @@ import yaml
 
 from ttt_kd_ros.classes import ClassList, load_classes
 from ttt_kd_ros.errors import InputError
+from ttt_kd_ros.model.backbone import KINDS, BackboneConfig, take_backbone
 from ttt_kd_ros.model.unet import UNetConfig
 from ttt_kd_ros.share import config_file
 
@@ -30,6 +31,9 @@ class Augmentation:
         Standard deviation of each coordinate.
     dropout
         Largest share of points left out; the share is drawn evenly up to it.
+    mix3d, polarmix
+        Probability that two scans of a step are laid over each other, and that they exchange a sector
+        (`ttt_kd_ros.training.mixing`).
     """
 
     tilt_deg: float = 1.0
@@ -37,10 +41,14 @@ class Augmentation:
     height_m: float = 0.05
     jitter_m: float = 0.01
     dropout: float = 0.6
+    mix3d: float = 0.0
+    polarmix: float = 0.0
 
     def __post_init__(self) -> None:
         if min(self.tilt_deg, self.scale, self.height_m, self.jitter_m, self.dropout) < 0 or self.dropout >= 1:
             raise InputError("augmentation values cannot be negative and dropout must be below 1")
+        if not (0 <= self.mix3d <= 1 and 0 <= self.polarmix <= 1):
+            raise InputError("mix3d and polarmix are probabilities, 0 to 1")
 
 
 @dataclass(frozen=True)
@@ -55,8 +63,8 @@ class TrainingConfig:
         Edge length of a voxel [m].
     target_size
         Principal components of the teacher's features.
-    unet
-        Size of the backbone.
+    backbone
+        Kind and size of the backbone; the key in a file is its kind, ``unet`` or ``points``.
     steps
         Optimizer steps.
     labelled_per_step, paired_per_step
@@ -66,7 +74,9 @@ class TrainingConfig:
     weight_decay
         Weight decay of AdamW.
     kd_weight
-        Weight of the distillation loss beside the cross-entropy.
+        Weight of the distillation loss beside the cross-entropy, whose classes are weighted by how rare they are.
+    lovasz_weight
+        Weight of the Lovász-softmax loss beside the cross-entropy.
     augmentation
         Random changes of each scan.
     """
@@ -74,20 +84,21 @@ class TrainingConfig:
     classes: ClassList
     voxel_size: float = 0.2
     target_size: int = 16
-    unet: UNetConfig = field(default_factory=UNetConfig)
+    backbone: BackboneConfig = field(default_factory=UNetConfig)
     steps: int = 600
     labelled_per_step: int = 2
     paired_per_step: int = 1
     learning_rate: float = 4e-3
     weight_decay: float = 1e-2
     kd_weight: float = 1.0
+    lovasz_weight: float = 0.0
     augmentation: Augmentation = field(default_factory=Augmentation)
 
     def __post_init__(self) -> None:
         if min(self.steps, self.labelled_per_step, self.paired_per_step) < 1:
             raise InputError("steps, labelled_per_step and paired_per_step must be at least 1")
-        if self.learning_rate <= 0 or self.weight_decay < 0 or self.kd_weight < 0:
-            raise InputError("learning_rate must be positive, weight_decay and kd_weight not negative")
+        if self.learning_rate <= 0 or min(self.weight_decay, self.kd_weight, self.lovasz_weight) < 0:
+            raise InputError("learning_rate must be positive, weight_decay and the weights of the losses not negative")
 
 
 def load_training_config(name: str | Path) -> TrainingConfig:
@@ -101,12 +112,12 @@ def load_training_config(name: str | Path) -> TrainingConfig:
     path = config_file("training", name)
     try:
         values: dict[str, Any] = dict(yaml.safe_load(path.read_text()))
-        unknown = values.keys() - {f.name for f in fields(TrainingConfig)}
+        unknown = values.keys() - {f.name for f in fields(TrainingConfig)} - KINDS.keys()
         if unknown:
             raise InputError(f"unknown keys: {', '.join(sorted(unknown))}")
         return TrainingConfig(
             classes=load_classes(values.pop("classes")),
-            unet=UNetConfig.from_dict(values.pop("unet", {})),
+            backbone=take_backbone(values),
             augmentation=Augmentation(**values.pop("augmentation", {})),
             **values,
         )

@@ -11,7 +11,7 @@ import lightning
 import torch
 import torch.nn.functional as F
 from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
-from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -21,8 +21,11 @@ from ttt_kd_ros.errors import InputError
 from ttt_kd_ros.frame import IGNORE_LABEL
 from ttt_kd_ros.model.network import Network
 from ttt_kd_ros.training.adaptability import mean_adaptability
+from ttt_kd_ros.training.batches import Batch, Steps
 from ttt_kd_ros.training.config import TrainingConfig
-from ttt_kd_ros.training.samples import Batch, Steps, TrainingScan, class_weights, voxel_labels
+from ttt_kd_ros.training.launch import Launch
+from ttt_kd_ros.training.lovasz import lovasz_softmax
+from ttt_kd_ros.training.samples import TrainingScan, class_weights, voxel_labels
 
 STEPS_PER_EPOCH = 50
 """Steps between two saved states."""
@@ -63,9 +66,15 @@ class JointTraining(lightning.LightningModule):
         self.register_buffer("_weights", class_weights(scans, len(config.classes.names)))
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        """The steps of the current epoch, so that a resumed run goes on with the same batches."""
+        """The batches of the current epoch, so that a resumed run goes on with the same ones.
+
+        A step takes as many batches as there are processes times accumulated ones: which of them falls to which process
+        does not change what the step learns from.
+        """
         start = self.current_epoch * STEPS_PER_EPOCH
-        numbers = range(start, min(start + STEPS_PER_EPOCH, self._config.steps))
+        stop = min(start + STEPS_PER_EPOCH, self._config.steps)
+        turns, processes = self.trainer.accumulate_grad_batches, self.trainer.world_size
+        numbers = range(start * turns * processes + self.trainer.global_rank, stop * turns * processes, processes)
         return DataLoader(self._steps, batch_size=None, sampler=numbers)
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
@@ -79,8 +88,13 @@ class JointTraining(lightning.LightningModule):
         labels = voxel_labels(batch.labels, voxels.grid.inverse, len(voxels.grid), logits.shape[1])
         cross_entropy = F.cross_entropy(logits, labels, self._weights, ignore_index=IGNORE_LABEL)
         distillation = distillation_loss(features, voxel_targets(batch.pairs, voxels.grid.inverse))
-        self.log_dict({"ce": cross_entropy, "kd": distillation}, prog_bar=True, batch_size=1)
-        return cross_entropy + self._config.kd_weight * distillation
+        losses = {"ce": cross_entropy, "kd": distillation}
+        total = cross_entropy + self._config.kd_weight * distillation
+        if self._config.lovasz_weight:
+            losses["lovasz"] = lovasz_softmax(logits, labels)
+            total = total + self._config.lovasz_weight * losses["lovasz"]
+        self.log_dict(losses, prog_bar=True, batch_size=1)
+        return total
 
     def on_train_epoch_end(self) -> None:
         """Log how well the network can be adapted, on the scans that it does not see."""
@@ -108,7 +122,9 @@ def train(
     directory: Path,
     resume: bool,
     held_out: Sequence[TrainingScan] = (),
-) -> None:
+    launch: Launch = Launch(),
+    callbacks: Sequence[lightning.Callback] = (),
+) -> bool:
     """Train a network in place.
 
     Parameters
@@ -127,6 +143,15 @@ def train(
         Go on from that state.
     held_out
         Scans with labels and pairs to measure adaptability on each time the state is kept; ``metrics.csv`` has it.
+    launch
+        On what it runs.
+    callbacks
+        Further callbacks of Lightning.
+
+    Returns
+    -------
+    bool
+        Whether this process is the first one, which writes what there is to write.
 
     Raises
     ------
@@ -138,22 +163,36 @@ def train(
         raise InputError(f"there is nothing to resume in {directory}: {state.name} does not exist")
     module = JointTraining(network, config, scans, held_out, seed)
     trainer = lightning.Trainer(
-        accelerator="auto",
-        devices=1,
+        **launch.trainer_options(),
+        use_distributed_sampler=False,
         max_epochs=-(-config.steps // STEPS_PER_EPOCH),
         reload_dataloaders_every_n_epochs=1,
-        logger=CSVLogger(directory, name="", version="", flush_logs_every_n_steps=STEPS_PER_EPOCH),
+        logger=_loggers(directory, launch),
         log_every_n_steps=1,
         enable_model_summary=False,
         default_root_dir=directory,
         callbacks=[
             TQDMProgressBar(),
             ModelCheckpoint(directory, filename="last", save_on_train_epoch_end=True, enable_version_counter=False),
+            *callbacks,
         ],
     )
     network.train()
     trainer.fit(module, ckpt_path=state if resume else None, weights_only=False)
     network.cpu().eval()
+    return trainer.is_global_zero
+
+
+def _loggers(directory: Path, launch: Launch) -> list[Logger]:
+    loggers: list[Logger] = [
+        CSVLogger(directory, name="", version="", flush_logs_every_n_steps=STEPS_PER_EPOCH),
+    ]
+    if launch.tensorboard:
+        try:
+            loggers.append(TensorBoardLogger(directory, name="", version="tensorboard"))
+        except ModuleNotFoundError as error:
+            raise InputError("TensorBoard is not installed: pip install 'ttt_kd_ros[training]'") from error
+    return loggers
 
 
 def mean_kd_cosine(network: Network, scans: Sequence[TrainingScan]) -> float:

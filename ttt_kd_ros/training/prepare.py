@@ -1,8 +1,9 @@
-"""From data folders to training scans: the teacher's features are reduced once and kept in memory."""
+"""From data folders to training scans: the teacher's features are reduced once and kept."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from ttt_kd_ros.geometry.transforms import transform_points
 from ttt_kd_ros.model.reduction import Reduction
 from ttt_kd_ros.teacher.load import Teacher
 from ttt_kd_ros.training.samples import TrainingScan
+from ttt_kd_ros.training.spill import spill
 
 Progress = Callable[[Iterable[int], str], Iterable[int]]
 
@@ -50,7 +52,12 @@ def fit_reduction(frames: Sequence[Frame], teacher: Teacher, target_size: int, s
 
 
 def load_scans(
-    folders: Sequence[Folder], teacher: Teacher, target_size: int, seed: int, progress: Progress
+    folders: Sequence[Folder],
+    teacher: Teacher,
+    target_size: int,
+    seed: int,
+    progress: Progress,
+    spill_to: Path | None = None,
 ) -> tuple[list[TrainingScan], Reduction]:
     """All scans of the folders with their labels and reduced targets, and the reduction.
 
@@ -66,6 +73,8 @@ def load_scans(
         Seed of the choice of points for the components.
     progress
         Wraps an iterable of frame numbers with a title, such as a progress bar.
+    spill_to
+        Directory for files that hold the scans; None keeps them in memory.
 
     Raises
     ------
@@ -78,10 +87,11 @@ def load_scans(
     chosen = _spread_over_kinds([folder.kind for folder, _ in pictured])
     frames = [pictured[n][0][pictured[n][1]] for n in progress(chosen, "pictures")]
     reduction = fit_reduction(frames, teacher, target_size, seed)
-    scans = []
+    scans: list[TrainingScan] = []
     for folder in folders:
         for index in progress(range(len(folder)), folder.name):
-            scans.append(_training_scan(folder[index], folder, teacher, reduction))
+            scan = _training_scan(folder[index], folder, teacher, reduction)
+            scans.append(scan if spill_to is None else spill(scan, spill_to / f"{len(scans):06d}.pt"))
     if not any(scan.labelled for scan in scans):
         raise DataError("none of the folders has labels, which the cross-entropy needs; add one that has")
     return scans, reduction

@@ -1,0 +1,108 @@
+"""``ttt_kd fit``: a checkpoint for the place and the sensors of a recording."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ttt_kd_ros.classes import ClassList
+    from ttt_kd_ros.frame import Frame
+
+HELP = "fit a checkpoint to a recording of your robot, without labels"
+EPILOG = """
+The recording is gone through several times with the steps that the node takes online. Scans whose image features the
+checkpoint cannot predict are left out, and a pass that moves too far from the source model is undone.
+
+examples:
+  ttt_kd fit drive.mcap --checkpoint street.safetensors --out fitted
+  ttt_kd fit data/kitti_raw_0926@0:20 --out fitted --passes 2 --steps 5
+writes fitted/model.safetensors with its history, and fitted/report.txt, .json and .png with what changed.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the subcommand."""
+    parser.add_argument("data", metavar="BAG|FOLDER", help="bag, data folder, or part of a folder (FOLDER@6:20)")
+    parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="what to fit (default: the package's own)")
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="directory for the checkpoint and report"
+    )
+    parser.add_argument("--passes", type=int, default=3, metavar="N", help="times through the recording (default: 3)")
+    parser.add_argument("--steps", type=int, default=-1, metavar="N", help="steps on a scan (default: the scope's)")
+    parser.add_argument("--scope", default="all", metavar="NAME", help="weights that move (default: %(default)s)")
+    parser.add_argument(
+        "--trust", type=float, default=0.8, metavar="X",
+        help="leave out scans on which the network predicts the image features with less than this share of the cosine "
+        "that it had in training; 0 takes all (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--min-agreement", type=float, default=0.7, metavar="X",
+        help="undo a pass in which fewer points keep the source model's label, and end there (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument("--teacher", default="", metavar="SPEC", help="image model to load (default: as trained)")
+    parser.add_argument("--cache", type=Path, metavar="DIR", help="keep the image model's features from pass to pass")
+    parser.add_argument("--cache-gb", type=float, default=20.0, metavar="X", help="size of the cache (default: 20)")
+    parser.add_argument("--device", default="cpu", help="torch device (default: %(default)s)")
+    parser.add_argument("--threads", type=int, default=0, metavar="N", help="CPU threads (default: torch's choice)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Fit, write checkpoint and report, and print the report."""
+    import torch
+
+    from ttt_kd_ros.adaptation.settings import AdaptationSettings
+    from ttt_kd_ros.fit.change import measure_change
+    from ttt_kd_ros.fit.history import Source, file_sha256, history
+    from ttt_kd_ros.fit.passes import FitSettings, fit
+    from ttt_kd_ros.fit.report import text, write_report
+    from ttt_kd_ros.model.checkpoint import load_checkpoint, save_checkpoint
+    from ttt_kd_ros.segmenter import find_device
+    from ttt_kd_ros.share import embedded_checkpoint
+    from ttt_kd_ros.teacher.cache import CachedTeacher
+    from ttt_kd_ros.teacher.load import load_teacher
+
+    settings = FitSettings(
+        AdaptationSettings(steps=args.steps, scope=args.scope, trust=args.trust), args.passes, args.min_agreement
+    )
+    device = find_device(args.device)
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    path = args.checkpoint or embedded_checkpoint()
+    network, manifest = load_checkpoint(path)
+    spec = manifest.network.teacher
+    frames, data_sha256 = _open(args.data, path, network.config.classes)
+    teacher = load_teacher(args.teacher or spec.source, long_side=spec.long_side, device=device)
+    if args.cache:
+        teacher = CachedTeacher(teacher, args.cache, round(args.cache_gb * 1e9))
+    survey, passes = fit(network.to(device), teacher, frames, settings, manifest.training, _progress)
+    change = measure_change(network, _progress(frames, "fitted model"), survey)
+    checkpoint = Source(path.name, file_sha256(path))
+    data = Source(Path(args.data).name, data_sha256)
+    training = history(manifest.training, checkpoint, data, settings, survey, passes, change.agreement)
+    save_checkpoint(args.out / "model.safetensors", network, training)
+    write_report(args.out, survey, passes, change)
+    print(text(survey, passes, change))
+    print(f"\n{args.out / 'model.safetensors'}")
+    return 0
+
+
+def _open(spec: str, checkpoint: Path, classes: ClassList) -> tuple[Iterable[Frame], str]:
+    """The frames, and the SHA-256 of the recording."""
+    from ttt_kd_ros.data import open_folder
+    from ttt_kd_ros.fit.history import folder_sha256
+
+    if Path(spec).is_file() or (Path(spec) / "metadata.yaml").is_file():
+        from ttt_kd_ros.replay.bag import bag_sha256
+        from ttt_kd_ros.replay.stream import BagStream
+
+        return BagStream(Path(spec), checkpoint), bag_sha256(spec)
+    return open_folder(spec, classes), folder_sha256(Path(spec.partition("@")[0]))
+
+
+def _progress(frames: Iterable[Frame], title: str) -> Iterable[Frame]:
+    from tqdm import tqdm
+
+    return tqdm(frames, desc=title, unit="scan", leave=False)

@@ -1,0 +1,107 @@
+"""A teacher whose features are kept on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from ttt_kd_ros.errors import InputError
+from ttt_kd_ros.teacher.features import FeatureGrid
+from ttt_kd_ros.teacher.load import Teacher
+
+
+class CachedTeacher:
+    """Looks features up by the picture's content and asks a teacher for those that are not there.
+
+    An entry whose checksum does not fit is made again. Once the directory is full, the entries that were not used for
+    longest go. Several processes can share a directory.
+
+    Parameters
+    ----------
+    teacher
+        The image model.
+    directory
+        Made if it does not exist.
+    max_bytes
+        Largest size of all entries together.
+
+    Raises
+    ------
+    InputError
+        If the size is not positive.
+    """
+
+    def __init__(self, teacher: Teacher, directory: Path, max_bytes: int) -> None:
+        if max_bytes <= 0:
+            raise InputError("the size of the feature cache must be positive")
+        self.name, self.feature_size, self.long_side = teacher.name, teacher.feature_size, teacher.long_side
+        self._teacher = teacher
+        self._directory = directory
+        self._max_bytes = max_bytes
+        directory.mkdir(parents=True, exist_ok=True)
+
+    def features(self, image: Tensor) -> tuple[FeatureGrid, ...]:
+        """Feature grids of a picture, as `Teacher.features` gives them."""
+        path = self._directory / f"{self._key(image)}.safetensors"
+        grids = _read(path, image)
+        if grids is None:
+            grids = self._teacher.features(image)
+            _write(path, grids)
+            self._make_room()
+        return grids
+
+    def _key(self, image: Tensor) -> str:
+        what = f"{self.name} {self.feature_size} {self.long_side} {tuple(image.shape)}\0"
+        return hashlib.sha256(what.encode() + image.cpu().numpy().tobytes()).hexdigest()
+
+    def _make_room(self) -> None:
+        entries = []
+        for path in self._directory.glob("*.safetensors"):
+            try:
+                entries.append((path.stat(), path))
+            except FileNotFoundError:  # another process removed it
+                continue
+        size = sum(status.st_size for status, _ in entries)
+        for status, path in sorted(entries, key=lambda entry: entry[0].st_mtime_ns):
+            if size <= self._max_bytes:
+                return
+            path.unlink(missing_ok=True)
+            size -= status.st_size
+
+
+def _read(path: Path, image: Tensor) -> tuple[FeatureGrid, ...] | None:
+    """The entry on the picture's device; None if there is none or it is damaged."""
+    try:
+        with safe_open(path, framework="pt", device=str(image.device)) as file:
+            metadata = file.metadata()
+            places = json.loads(metadata["places"])
+            values = [file.get_tensor(str(number)) for number in range(len(places))]
+        if metadata["sha256"] != _checksum(values, metadata["places"]):
+            return None
+        os.utime(path)
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError):
+        return None
+    return tuple(FeatureGrid(v, tuple(scale), tuple(offset)) for v, (scale, offset) in zip(values, places, strict=True))
+
+
+def _write(path: Path, grids: Sequence[FeatureGrid]) -> None:
+    values = [grid.values.contiguous().cpu() for grid in grids]
+    places = json.dumps([[grid.scale, grid.offset] for grid in grids])
+    metadata = {"places": places, "sha256": _checksum(values, places)}
+    unfinished = path.with_suffix(f".{os.getpid()}.part")
+    unfinished.write_bytes(save({str(number): value for number, value in enumerate(values)}, metadata))
+    unfinished.replace(path)
+
+
+def _checksum(values: Sequence[Tensor], places: str) -> str:
+    digest = hashlib.sha256(places.encode())
+    for value in values:
+        digest.update(value.cpu().numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,59 @@
+"""On what a training runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from ttt_kd_ros.errors import InputError
+
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
+
+
+@dataclass(frozen=True)
+class Launch:
+    """How Lightning starts a training.
+
+    Parameters
+    ----------
+    accelerator
+        ``auto``, ``cpu`` or ``gpu``.
+    devices
+        Devices of each node: a process each, with the same model and its own batches.
+    nodes
+        Machines; Lightning finds the others as Slurm or torchrun set them up.
+    precision
+        ``32-true``, ``bf16-mixed`` or ``16-mixed``.
+    accumulate
+        Batches of each process that go into a step.
+    tensorboard
+        Write logs for TensorBoard too.
+    """
+
+    accelerator: str = "auto"
+    devices: int = 1
+    nodes: int = 1
+    precision: str = "32-true"
+    accumulate: int = 1
+    tensorboard: bool = False
+
+    def __post_init__(self) -> None:
+        if min(self.devices, self.nodes, self.accumulate) < 1:
+            raise InputError("devices, nodes and accumulate must be at least 1")
+        if self.precision not in PRECISIONS:
+            raise InputError(f"precision '{self.precision}' is unknown; choose one of {', '.join(PRECISIONS)}")
+
+    @property
+    def batches_per_step(self) -> int:
+        """Batches of all processes that go into a step."""
+        return self.devices * self.nodes * self.accumulate
+
+    def trainer_options(self) -> dict[str, Any]:
+        """What of it Lightning's trainer is told."""
+        return {
+            "accelerator": self.accelerator,
+            "devices": self.devices,
+            "num_nodes": self.nodes,
+            "precision": self.precision,
+            "accumulate_grad_batches": self.accumulate,
+        }
