@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +111,7 @@ def load_label_map(name: str | Path, classes: ClassList) -> NDArray[np.uint8]:
     """
     path = config_file("labels", name)
     table = np.full(256, IGNORE_LABEL, dtype=np.uint8)
-    content = yaml.safe_load(path.read_text())
+    content = _content(path)
     maps, ids = content["maps"], {name: i for i, name in content.get("labels", {}).items()}
     if classes.name not in maps:
         raise InputError(f"{path} has no map to the class list '{classes.name}', only to {', '.join(maps)}; add one")
@@ -126,4 +127,10 @@ def load_label_map(name: str | Path, classes: ClassList) -> NDArray[np.uint8]:
 
 def load_label_names(name: str | Path) -> dict[int, str]:
     """Published names of a data set's own labels, by id; of a label map (``config/labels``) that lists them."""
-    return dict(yaml.safe_load(config_file("labels", name).read_text())["labels"])
+    return dict(_content(config_file("labels", name))["labels"])
+
+
+@lru_cache
+def _content(path: Path) -> Mapping[str, Any]:
+    """Of a label map; every scene of a data set asks for it."""
+    return yaml.safe_load(path.read_text())

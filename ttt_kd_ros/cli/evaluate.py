@@ -99,6 +99,7 @@ def _run_pairs(args: argparse.Namespace, protocol: Protocol) -> int:
     from tqdm import tqdm
 
     from ttt_kd_ros.errors import InputError
+    from ttt_kd_ros.evaluation.kept import Kept
     from ttt_kd_ros.evaluation.paper_table import paper_table
     from ttt_kd_ros.evaluation.ranks import joined
     from ttt_kd_ros.evaluation.transfer import cells, score
@@ -114,7 +115,8 @@ def _run_pairs(args: argparse.Namespace, protocol: Protocol) -> int:
             return load_segmenter(path, device=ranks.device, threads=args.threads or 1)
 
         bar = partial(tqdm, leave=False, disable=ranks.rank > 0)
-        scores = score(filled, load, ranks.rank, ranks.ranks, ranks.gather, bar)
+        kept = Kept(args.out / "parts" if args.out else None)
+        scores = score(filled, load, ranks.rank, ranks.ranks, ranks.gather, kept, bar)
         if ranks.rank:
             return 0
     text = paper_table(protocol, scores)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from ttt_kd_ros.classes import ClassList
 from ttt_kd_ros.data import Folder, open_folder
 from ttt_kd_ros.errors import InputError
+from ttt_kd_ros.evaluation.kept import Kept, key_of
 from ttt_kd_ros.evaluation.metrics import confusion, iou, mean_iou, without_nan
 from ttt_kd_ros.evaluation.protocol import Method, Pair, Protocol
 from ttt_kd_ros.frame import Frame
@@ -99,6 +100,7 @@ def score(
     rank: int = 0,
     ranks: int = 1,
     gather: Gather = lambda counts: counts,
+    kept: Kept = Kept(),
     progress: Callable[[Iterable[int]], Iterable[int]] = lambda items: items,
 ) -> list[Score]:
     """Scores of cells, the same for any number of processes.
@@ -116,6 +118,8 @@ def score(
         Which of how many processes this is.
     gather
         Brings the counts of all processes to each of them, by the number of the cell.
+    kept
+        Counts of an earlier run, which are not counted again.
     progress
         Wraps the numbers of this process's items, such as a progress bar.
     """
@@ -130,7 +134,13 @@ def score(
     shapes = {number: (len(known.names), len(known.names) + 1) for number, known in enumerate(classes)}
     counts = {number: np.zeros(shape, dtype=np.int64) for number, shape in shapes.items()}
     for number, part in (mine[i] for i in progress(range(len(mine)))):
-        counts[number] += count(bench.segmenter(filled[number].checkpoint), filled[number], part)
+        cell = filled[number]
+        key = key_of(cell.checkpoint, cell.data, part.name, cell.method, cell.steps)
+        found = kept.get(key)
+        if found is None:
+            found = count(bench.segmenter(cell.checkpoint), cell, part)
+            kept.put(key, found)
+        counts[number] += found
     total = gather(counts)
     return [Score(cell, classes[number].names, total[number]) for number, cell in enumerate(filled)]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -12,15 +13,17 @@ from ttt_kd_ros.data.folder import Picture
 from ttt_kd_ros.geometry.pairing import pair_points
 from ttt_kd_ros.geometry.transforms import transform_points
 
+T = TypeVar("T")
+
 CANDIDATES = 60
-"""Pictures that are looked at, evenly spread over those of the scene."""
+"""Pictures that are looked at in a scene with more."""
 PICTURES = 5
 """Pictures that are taken: the paper's gain flattens near five."""
 POINTS = 20_000
 """Points of the scene that stand for all."""
 
 
-def spread(items: Sequence[Picture], count: int) -> list[Picture]:
+def spread(items: Sequence[T], count: int = CANDIDATES) -> list[T]:
     """At most `count` of the items, evenly spread."""
     if len(items) <= count:
         return list(items)
@@ -28,7 +31,7 @@ def spread(items: Sequence[Picture], count: int) -> list[Picture]:
 
 
 def choose_by_coverage(
-    points: NDArray[np.float32], pictures: Sequence[Picture], count: int = PICTURES
+    points: NDArray[np.float32], candidates: Sequence[Picture], count: int = PICTURES
 ) -> list[Picture]:
     """Pictures chosen one by one, each the one that shows most points that none before it shows.
 
@@ -36,13 +39,12 @@ def choose_by_coverage(
     ----------
     points
         (N, 3) [m] in the scan frame, finite.
-    pictures
+    candidates
         Pictures of the scene; where they have depth images, these tell what is hidden.
     count
         How many to take; fewer if no other shows anything new.
     """
     some = torch.from_numpy(np.ascontiguousarray(points[:: max(1, len(points) // POINTS)]))
-    candidates = spread(pictures, CANDIDATES)
     shown = np.zeros((len(candidates), len(some)), dtype=np.bool_)
     for row, picture in zip(shown, candidates, strict=True):
         depth = torch.from_numpy(picture.depth.read()) if picture.depth else None

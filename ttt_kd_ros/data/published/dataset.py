@@ -69,7 +69,7 @@ class DataSet(ABC):
 
     @abstractmethod
     def open(self, scene: SceneEntry, classes: ClassList) -> Folder:
-        """The frames of a scene; nothing but names of files is looked at before a frame is read."""
+        """The frames of a scene; scans and pictures are read when a frame is asked for."""
 
     def choose(self, text: str) -> list[SceneEntry]:
         """Scenes that have all words of ``word+word+...``; all scenes if the text is empty.

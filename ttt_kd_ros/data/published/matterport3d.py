@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from ttt_kd_ros.classes import ClassList
 from ttt_kd_ros.data.folder import DepthPicture, Folder, Picture, picture_size
-from ttt_kd_ros.data.published.coverage import CANDIDATES
+from ttt_kd_ros.data.published.coverage import spread
 from ttt_kd_ros.data.published.dataset import DataSet, SceneEntry, fail, need, splits
 from ttt_kd_ros.data.published.indoor import Room
 from ttt_kd_ros.data.published.ply import read_ply
@@ -94,8 +94,7 @@ class Region(Room):
             centre = (invert(T_world_scan) @ T_world_camera)[:3, 3]
             if ((low <= centre) & (centre <= high)).all():
                 inside.append((K, depth, color, OPTICAL_FROM_CANONICAL @ invert(T_world_camera) @ T_world_scan))
-        step = max(1, len(inside) // CANDIDATES)
-        return [self._picture(*camera) for camera in inside[::step]]
+        return [self._picture(*camera) for camera in spread(inside)]
 
     def _picture(self, K: NDArray[np.float64], depth: str, color: str, T_camera_scan: NDArray[np.float64]) -> Picture:
         path = need(

@@ -110,8 +110,10 @@ class NuScenes(DataSet):
 
     @cached_property
     def poses(self) -> dict[str, Row]:
-        """Rows of ``ego_pose``."""
-        return self.by_token("ego_pose")
+        """Rows of ``ego_pose`` that keyframes have; all of them are millions."""
+        recorded = [data for keyframe in self._keyframes.values() for data in keyframe.values()]
+        wanted = {data["ego_pose_token"] for data in recorded}
+        return {row["token"]: row for row in self.table("ego_pose") if row["token"] in wanted}
 
     @cached_property
     def label_files(self) -> dict[str, str]:

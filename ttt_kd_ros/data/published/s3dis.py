@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from ttt_kd_ros.classes import ClassList, load_label_names
 from ttt_kd_ros.data.folder import DepthPicture, Folder, Picture, matrix, picture_size
-from ttt_kd_ros.data.published.coverage import CANDIDATES
+from ttt_kd_ros.data.published.coverage import spread
 from ttt_kd_ros.data.published.dataset import (
     DataSet,
     SceneEntry,
@@ -95,8 +95,7 @@ class Scene(Room):
             T_part_scene = np.linalg.inv(T_SCENE_5B) if part == "area_5b" else np.eye(4)
             directory = self._root / "2D-3D-S" / part / "data"
             paths = sorted((directory / "rgb").glob(f"camera_*_{room}_frame_*_domain_*rgb.png"))
-            step = max(1, len(paths) // CANDIDATES)
-            pictures += [self._picture(directory, path, T_part_scene @ T_world_scan) for path in paths[::step]]
+            pictures += [self._picture(directory, path, T_part_scene @ T_world_scan) for path in spread(paths)]
         return pictures
 
     def _picture(self, directory: Path, path: Path, T_part_scan: NDArray[np.float64]) -> Picture:

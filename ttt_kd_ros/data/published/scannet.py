@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from ttt_kd_ros.classes import ClassList
 from ttt_kd_ros.data.folder import DepthPicture, Folder, Picture, picture_size
-from ttt_kd_ros.data.published.coverage import CANDIDATES
+from ttt_kd_ros.data.published.coverage import spread
 from ttt_kd_ros.data.published.dataset import DataSet, SceneEntry, fail, need, read_numbers, words_of
 from ttt_kd_ros.data.published.indoor import Room
 from ttt_kd_ros.data.published.ply import read_ply
@@ -75,8 +75,7 @@ class Scene(Room):
         paths = sorted((self._path / "color").glob("*.jpg"), key=lambda path: int(path.stem))
         if not paths:
             return []
-        some = paths[:: max(1, len(paths) // CANDIDATES)]
-        poses = [(path, self._pose(path.stem)) for path in some]
+        poses = [(path, self._pose(path.stem)) for path in spread(paths)]
         return [self._picture(path, T, T_world_scan) for path, T in poses if np.isfinite(T).all()]
 
     def _pose(self, frame: str) -> NDArray[np.float64]:
