@@ -150,6 +150,7 @@ DEAF = WORKING + "threading.Event().wait(60)"
 
 @pytest.mark.parametrize("body", [STEPS, DEAF], ids=["steps", "one long call"])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.fault("SIGINT or SIGTERM in a scan", "the node ends within 2 s with exit code 0")
 def test_a_signal_during_a_scan_ends_the_node_soon_with_exit_code_zero(start_process, world, number, body):
     process = start_process("-c", FAKE.format(body=body), checkpoint="fake")
     wait_until_ready(process)
@@ -158,6 +159,7 @@ def test_a_signal_during_a_scan_ends_the_node_soon_with_exit_code_zero(start_pro
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.fault("SIGINT or SIGTERM in real steps", "the node ends within 2 s with exit code 0")
 def test_a_signal_during_real_steps_ends_the_node_soon_with_exit_code_zero(start_process, world, number):
     steps = {"adaptation__steps": "1000", "adaptation__min_pairs": "1", "cameras": "[front]", "image_wait_ms": "2000.0"}
     process = start_process(*NODE, threads="1", **steps)
@@ -179,6 +181,7 @@ def test_a_signal_during_real_steps_ends_the_node_soon_with_exit_code_zero(start
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.fault("SIGINT or SIGTERM while loading", "the node ends within 2 s with exit code 0")
 def test_a_signal_while_the_model_is_loaded_ends_the_node_soon_with_exit_code_zero(start_process, number):
     process = start_process("-c", LOADING, checkpoint="fake")
     assert "loading" in process.stderr.readline()
