@@ -180,7 +180,6 @@ def test_a_signal_during_real_steps_ends_the_node_soon_with_exit_code_zero(start
     assert_ends_soon(process, number)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.fault("SIGINT while training in the background", "the node ends within 2 s, the training with it")
 def test_a_signal_while_training_in_the_background_ends_both_processes_soon(start_process, world):
     process = start_process(*NODE, threads="1", adaptation__schedule="background")
@@ -196,6 +195,7 @@ def children(pid: int) -> list[int]:
     return [int(child) for file in files for child in file.read_text().split()]
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.fault("SIGINT or SIGTERM while loading", "the node ends within 2 s with exit code 0")
 def test_a_signal_while_the_model_is_loaded_ends_the_node_soon_with_exit_code_zero(start_process, number):
     process = start_process("-c", LOADING, checkpoint="fake")
