@@ -14,6 +14,8 @@ DRIVES := $(VENV)/drives
 DOMAINS := source beams32 beams16 low tilted fog rain city dusk miscalibrated all
 SEEDS ?= 0 1 2
 STEPS ?= 800
+RATE ?= 0.04
+DEADLINE ?= 2400
 CACHES := .pytest_cache .mypy_cache .ruff_cache
 
 # A sourced ROS distribution brings everything that without_ros stands in for.
@@ -22,7 +24,7 @@ STAND_INS := $(if $(ROS),,$(DONE)/stand_ins $(DONE)/tf2_msgs)
 # Its cv_bridge is compiled for its numpy: nothing may replace that.
 NUMPY := $(if $(ROS),$(shell $(PYTHON) -c 'import numpy; print(f"numpy=={numpy.__version__}")'))
 
-.PHONY: help setup test lint demo model domains benchmark clean always
+.PHONY: help setup test faults soak lint demo model domains benchmark timing clean always
 .NOTPARALLEL:
 
 help: ## Show this list
@@ -33,6 +35,12 @@ setup: $(STAND_INS) $(DONE)/package ## Make .venv with all that the other target
 
 test: setup ## Run the tests; ARGS="test/unit -k pairing" runs some of them
 	$(BIN)/python -m pytest $(ARGS)
+
+faults: setup ## Try every fault and write the table docs/faults.md
+	$(BIN)/python -m pytest test/node -m fault --faults docs/faults.md
+
+soak: setup ## 36,000 scans through the segmenter, 2,000 through the node: no memory may be lost
+	$(BIN)/python -m pytest test/unit/test_soak_segmenter.py test/node/test_soak_node.py --soak --timeout=0
 
 lint: setup ## Check style and types
 	$(BIN)/ruff check .
@@ -79,6 +87,21 @@ domains: setup ## Train on the simulator's domain `source` and score every domai
 benchmark: setup ## Time each stage; DATA="<folder> ..." on your own data
 	test -n "$(DATA)" || test -d $(DRIVES)/speed || $(BIN)/ttt_kd simulate $(DRIVES)/speed --seed 1000 --frames 3
 	$(BIN)/ttt_kd benchmark $(or $(DATA),$(DRIVES)/speed) --out demo/benchmark $(ARGS)
+
+# A scan every 2.5 s, for a machine whose cores are busy: RATE=1 is the recorded 10 Hz.
+timing: setup ## Latency of the node's schedules, three rounds in turns; RATE=1 DEADLINE=90 on a faster machine
+	test -d $(DRIVES)/beams16 || \
+		$(BIN)/ttt_kd simulate $(DRIVES)/beams16 --domain beams16 --seed 1000 --frames 20
+	rm -rf demo/timing && $(BIN)/ttt_kd convert $(DRIVES)/beams16@0:14 demo/timing/bag
+	for round in 1 2 3; do \
+		for how in "off --adaptation off" \
+			"background --param adaptation.schedule=background" \
+			"before --param adaptation.deadline_ms=$(DEADLINE)"; do \
+			set -- $$how; name=$$1; shift; echo "== $$name, round $$round"; \
+			$(BIN)/ttt_kd replay demo/timing/bag --rate $(RATE) --param threads=1 --steps 5 $$@ \
+				--out demo/timing/$$name$$round || exit 1; \
+		done; \
+	done
 
 clean: ## Remove what was made, except .venv
 	rm -rf build install log demo *.egg-info without_ros/packages/*.egg-info $(CACHES)

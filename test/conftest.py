@@ -7,6 +7,7 @@ import random
 from pathlib import Path
 
 import pytest
+from faults import FaultTable
 
 # Read when rclpy is imported: this run hears and disturbs no other ROS system.
 os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
@@ -20,6 +21,16 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         require_data(*marker.args)
     if item.get_closest_marker("gpu"):
         require_gpu()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--faults", metavar="FILE", type=Path, help="write what the tests of faults show as a table")
+    parser.addoption("--soak", action="store_true", help="let the soaks last as long as is promised")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if path := config.getoption("--faults"):
+        config.pluginmanager.register(FaultTable(path))
 
 
 def data_root() -> Path:

@@ -6,6 +6,7 @@ process of low priority takes the time that labelling leaves over.
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 import threading
@@ -19,8 +20,12 @@ from ttt_kd_ros.frame import AdaptationReport, Frame
 from ttt_kd_ros.segmenter import Weights
 
 DIED = "trainer died"
-END_S = 1.0
+LOWEST_PRIORITY = ("nice", "-n", "19")
+"""From the first moment: while the process loads torch at the usual priority, labelling takes twice as long."""
+END_S = 0.5
+"""How long the end of the process is waited for: one of low priority may need a while to be gone."""
 RESTART_S = 1.0
+"""How long after the end of a process the next one is started, so that a fault costs little."""
 
 
 @dataclass(frozen=True)
@@ -74,16 +79,21 @@ class Trainer:
             trained, self._trained = self._trained, None
         return trained
 
-    def close(self) -> None:
-        """End the process, in a step too."""
+    def stop(self) -> None:
+        """Let the process end, in a step too."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
-            process = self._process
-        if process is not None:
-            process.kill()
-            process.wait(END_S)
+            if self._process is not None:
+                self._process.kill()
+
+    def close(self) -> None:
+        """End the process and wait for its end."""
+        self.stop()
         self._thread.join(END_S)
+        if self._process is not None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(END_S)
 
     def _serve(self) -> None:
         while not self._closed:
@@ -108,7 +118,7 @@ class Trainer:
     def _start_process(self, theirs: Connection) -> None:
         with self._changed:
             if not self._closed:
-                command = [sys.executable, "-m", "ttt_kd_ros.trainer", str(theirs.fileno())]
+                command = [*LOWEST_PRIORITY, sys.executable, "-m", "ttt_kd_ros.trainer", str(theirs.fileno())]
                 self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()])
 
     def _train(self, connection: Connection) -> bool:

@@ -95,7 +95,7 @@ class ScheduledSegmenter:
         """Begin no more gradient steps, the frame in work included; may be called from any thread."""
         self._segmenter.stop()
         if (trainer := self._trainer) is not None:
-            trainer.close()
+            trainer.stop()
 
     def close(self) -> None:
         """End the training beside."""

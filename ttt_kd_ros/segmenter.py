@@ -231,9 +231,10 @@ class Segmenter:
             with stage("predict"):
                 labels, confidence, report = self._predict(voxels, pairs, steps)
                 answer = self._expand(valid, voxels.grid.inverse, labels, confidence)
+            version = 0 if report.reset_by else version
             answers.append(Segmentation(*answer, report, dict(stage.timings_ms)))
             self._session.pace.add("predict", stage.timings_ms.pop("predict") / 1e3)
-        if steps.stopped_by == "out of memory":
+        if steps.stopped_by == "out of memory" and not self._source_only:
             self._need_less_memory()
         if answers[-1].adaptation.steps and self._session.settings.mode == "offline":
             self.reset()

@@ -11,13 +11,10 @@ from multiprocessing.connection import Connection
 from ttt_kd_ros.background import Start, Trained
 from ttt_kd_ros.segmenter import Segmenter, load_segmenter
 
-LOWEST_PRIORITY = 19
-
 
 def main() -> None:
     """Train on the scans that come over the connection with the number of the first argument until it ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the node's to answer
-    os.nice(LOWEST_PRIORITY)
     with Connection(int(sys.argv[1])) as connection, contextlib.suppress(EOFError, ConnectionError):
         _serve(connection)
 

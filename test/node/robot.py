@@ -33,7 +33,7 @@ from ttt_kd_ros.errors import CheckpointError, InputError, TeacherError
 from ttt_kd_ros.frame import IGNORE_LABEL, AdaptationReport, Frame, Segmentation
 from ttt_kd_ros.ros.counts import RECEIVED
 from ttt_kd_ros.ros.model_thread import ModelThread
-from ttt_kd_ros.ros.segment_node import SegmentNode
+from ttt_kd_ros.ros.segment_node import LoadSegmenter, SegmentNode
 
 TIMEOUT = 20.0
 
@@ -210,16 +210,16 @@ class Surroundings(Node):
 class Robot:
     """Both nodes, spinning."""
 
-    def __init__(self, **parameters: Any) -> None:
+    def __init__(self, load: LoadSegmenter | None = None, **parameters: Any) -> None:
         self.segmenters: list[FakeSegmenter] = []
         overrides = {"checkpoint": "fake", **{name.replace("__", "."): value for name, value in parameters.items()}}
         self.node = SegmentNode(
-            self._load, parameter_overrides=[Parameter(name, value=value) for name, value in overrides.items()]
+            load or self._load, parameter_overrides=[Parameter(name, value=value) for name, value in overrides.items()]
         )
         self.started = self.node.start()
         self.world = Surroundings()
         self._threads = [Spinning(self.world), Spinning(self.node)]
-        if self.segmenters:
+        if self.started and overrides.get("autostart", True):
             self.wait_until_connected()
 
     def _load(

@@ -38,6 +38,7 @@ def test_a_fisheye_camera_reaches_the_segmenter_as_such(robot):
     assert (view.camera.distortion_model, view.camera.distortion) == ("equidistant", (0.1, 0.0, 0.0, 0.0))
 
 
+@pytest.mark.fault("CameraInfo changes", "the next scan uses the new one")
 def test_a_changed_camera_info_holds_for_the_next_scan(robot):
     for second, focal in ((1, 20.0), (2, 25.0)):
         robot.calibrate(camera_info(focal=focal))
@@ -45,6 +46,7 @@ def test_a_changed_camera_info_holds_for_the_next_scan(robot):
         assert view.camera.K[0, 0] == focal
 
 
+@pytest.mark.fault("picture of another size", "it is used with the intrinsics scaled")
 def test_a_resized_picture_is_used_with_the_camera_info_of_the_large_one(robot):
     robot.calibrate(camera_info())
     (view,) = answered(robot, 1, color_picture(12, 16))
@@ -53,6 +55,7 @@ def test_a_resized_picture_is_used_with_the_camera_info_of_the_large_one(robot):
 
 
 @pytest.mark.parametrize("bad", ["zero", "other shape", "unknown model", "not finite"])
+@pytest.mark.fault("CameraInfo becomes bad", "scans are answered without pictures, the reason is told")
 def test_while_the_camera_info_is_bad_scans_are_answered_without_pictures_and_the_reason_is_told(robot, bad):
     info = camera_info(focal=0.0 if bad == "zero" else 20.0)
     if bad == "other shape":
@@ -80,6 +83,7 @@ def test_while_the_camera_info_is_bad_scans_are_answered_without_pictures_and_th
 
 
 @pytest.mark.parametrize(("level", "told"), [(0, "brightness of 0 to 8"), (255, "brightness of 247 to 255")])
+@pytest.mark.fault("black or blown-out picture", "it is not used, and told")
 def test_a_picture_that_shows_nothing_is_not_used_and_told(robot, level, told):
     robot.calibrate(camera_info())
     assert answered(robot, 1, np.full((24, 32, 3), level, np.uint8)) == ()
@@ -108,6 +112,7 @@ def test_the_offset_of_a_cameras_clock_is_taken_into_account(start):
     np.testing.assert_allclose(view.T_camera_scan @ [10, 0, 0, 1], [0, 0, 10 - 0.4, 1], atol=1e-9)
 
 
+@pytest.mark.fault("pictures with stamp 0", "they are not used, and told with their topic")
 def test_pictures_without_stamps_are_told_with_their_topic(robot):
     robot.calibrate(camera_info())
     for second in range(1, 4):
@@ -118,11 +123,13 @@ def test_pictures_without_stamps_are_told_with_their_topic(robot):
     assert re.match(r"front/image_raw: .*x no stamp: pictures have stamp 0", state.message)
 
 
+@pytest.mark.fault("scan with stamp 0", "it is answered without pictures, and told")
 def test_a_scan_without_a_stamp_is_answered_and_told(robot):
     assert robot.answer(cloud(POINTS, stamp=0)).header.stamp.sec == 0
     assert robot.world.wait_for_state(SCANS, NO_STAMP).level == DiagnosticStatus.WARN
 
 
+@pytest.mark.fault("one camera dies", "scans soon do not wait for it")
 def test_a_dead_camera_does_not_delay_the_scans_for_long(start):
     robot = start(cameras=["front", "left"], image_wait_ms=300.0)
     robot.stand()

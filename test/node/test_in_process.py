@@ -136,9 +136,17 @@ def test_the_node_gives_the_same_labels_and_result_where_nothing_is_dropped(onli
     assert ours == theirs
 
 
-def test_a_budget_of_time_is_refused(bag, settings):
-    with pytest.raises(InputError, match=r"'adaptation.budget_ms' is 50: .*leave it 0 in process"):
-        replay_in_process(bag, with_parameters(settings, **{"adaptation.budget_ms": 50}))
+@pytest.mark.parametrize(
+    ("name", "value", "reason"),
+    [
+        ("budget_ms", 50, r"'adaptation.budget_ms' is 50: .*leave it 0 in process"),
+        ("deadline_ms", 90, r"'adaptation.deadline_ms' is 90: .*leave it 0 in process"),
+        ("schedule", "background", "is background: .*set it to before in process"),
+    ],
+)
+def test_what_is_not_the_same_each_time_is_refused(bag, settings, name, value, reason):
+    with pytest.raises(InputError, match=reason):
+        replay_in_process(bag, with_parameters(settings, **{f"adaptation.{name}": value}))
 
 
 def test_a_value_out_of_range_is_refused(bag, settings):

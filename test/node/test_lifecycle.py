@@ -107,6 +107,7 @@ class TestStates:
 
 
 class TestRefusals:
+    @pytest.mark.fault("checkpoint that does not fit", "configuring fails with the reason, and can be tried again")
     def test_a_bad_checkpoint_fails_the_transition_with_the_reason_in_the_log(self, start, capfd):
         robot = start(autostart=False, checkpoint="broken.safetensors")
         assert not robot.world.transition("configure")
@@ -187,13 +188,14 @@ class TestRepetition:
             assert robot.world.transition("activate")
             robot.wait_until_connected()
 
+    @pytest.mark.fault("configure and cleanup a hundred times", "nothing of the models stays")
     def test_configure_and_cleanup_do_not_grow(self, start):
         robot = start(autostart=False, cameras=["front"])
         self.repeat(robot, 20)
         before, threads = memory_kb(), threading.active_count()
-        self.repeat(robot, 30)
+        self.repeat(robot, 80)
         assert threading.active_count() <= threads
-        assert memory_kb() - before < 30 * GROWTH_KB
+        assert memory_kb() - before < 80 * GROWTH_KB
 
     def repeat(self, robot, times):
         for _ in range(times):

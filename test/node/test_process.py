@@ -150,6 +150,7 @@ DEAF = WORKING + "threading.Event().wait(60)"
 
 @pytest.mark.parametrize("body", [STEPS, DEAF], ids=["steps", "one long call"])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.fault("SIGINT or SIGTERM in a scan", "the node ends within 2 s with exit code 0")
 def test_a_signal_during_a_scan_ends_the_node_soon_with_exit_code_zero(start_process, world, number, body):
     process = start_process("-c", FAKE.format(body=body), checkpoint="fake")
     wait_until_ready(process)
@@ -158,6 +159,7 @@ def test_a_signal_during_a_scan_ends_the_node_soon_with_exit_code_zero(start_pro
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.fault("SIGINT or SIGTERM in real steps", "the node ends within 2 s with exit code 0")
 def test_a_signal_during_real_steps_ends_the_node_soon_with_exit_code_zero(start_process, world, number):
     steps = {"adaptation__steps": "1000", "adaptation__min_pairs": "1", "cameras": "[front]", "image_wait_ms": "2000.0"}
     process = start_process(*NODE, threads="1", **steps)
@@ -178,7 +180,23 @@ def test_a_signal_during_real_steps_ends_the_node_soon_with_exit_code_zero(start
     assert_ends_soon(process, number)
 
 
+@pytest.mark.fault("SIGINT while training in the background", "the node ends within 2 s, the training with it")
+def test_a_signal_while_training_in_the_background_ends_both_processes_soon(start_process, world):
+    process = start_process(*NODE, threads="1", adaptation__schedule="background")
+    wait_until_ready(process)
+    (trainer,) = children(process.pid)
+    assert_ends_soon(process, signal.SIGINT)
+    world.wait_until(lambda: not Path(f"/proc/{trainer}").exists())
+
+
+def children(pid: int) -> list[int]:
+    """The processes that any thread of a process has started."""
+    files = Path(f"/proc/{pid}/task").glob("*/children")
+    return [int(child) for file in files for child in file.read_text().split()]
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.fault("SIGINT or SIGTERM while loading", "the node ends within 2 s with exit code 0")
 def test_a_signal_while_the_model_is_loaded_ends_the_node_soon_with_exit_code_zero(start_process, number):
     process = start_process("-c", LOADING, checkpoint="fake")
     assert "loading" in process.stderr.readline()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from scene import cloud, unpacked
@@ -24,6 +25,7 @@ def test_ends_that_fit_are_well(start):
     assert qos_state(start(), DiagnosticStatus.OK).message == "publishers and subscriptions fit each other"
 
 
+@pytest.mark.fault("publisher with another quality of service", "topic, node and mend are named")
 def test_a_publisher_that_offers_too_little_is_named_with_the_mend(start):
     robot = start(autostart=False, **{OVERRIDE: "reliable"})
     assert robot.world.transition("configure")
@@ -36,6 +38,7 @@ def test_a_publisher_that_offers_too_little_is_named_with_the_mend(start):
     qos_state(robot, DiagnosticStatus.OK)
 
 
+@pytest.mark.fault("subscriber with another quality of service", "topic, node and mend are named")
 def test_a_subscriber_that_asks_for_too_much_is_named_with_the_mend(start):
     robot = start()
     latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)

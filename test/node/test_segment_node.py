@@ -98,6 +98,7 @@ class TestScans:
         ],
         ids=["no intensity", "padded points", "big-endian", "organised"],
     )
+    @pytest.mark.fault("big-endian, padded or organised cloud, no intensity", "it is answered in its shape")
     def test_any_layout_is_answered_in_its_shape(self, start, layout):
         robot = start()
         robot.stand()
@@ -106,6 +107,7 @@ class TestScans:
         assert (answer.height, answer.width) == (scan.height, scan.width)
         assert list(zip(*(unpacked(answer)[axis] for axis in "xyz"), strict=True)) == POINTS
 
+    @pytest.mark.fault("empty cloud", "it is answered with an empty cloud")
     def test_an_empty_cloud_is_answered_with_an_empty_cloud(self, start):
         robot = start()
         robot.stand()
@@ -120,6 +122,7 @@ class TestScans:
         assert fields["label"] == [255, 1, 255]
         assert fields["confidence"] == [0, 1, 0]
 
+    @pytest.mark.fault("cloud of NaN alone", "every point is answered with label 255")
     def test_a_cloud_of_invalid_points_is_answered(self, start):
         robot = start()
         robot.stand()
@@ -127,6 +130,7 @@ class TestScans:
         assert unpacked(answer)["label"] == [255] * 5
         assert not answer.is_dense
 
+    @pytest.mark.fault("malformed cloud", "it is counted, the next one is answered")
     def test_a_malformed_cloud_is_counted_and_the_next_one_answered(self, start):
         robot = start()
         robot.stand()
@@ -138,6 +142,7 @@ class TestScans:
     @pytest.mark.parametrize(
         "failure", [InputError("no"), RuntimeError("out of memory"), IndexError("row"), ZeroDivisionError("zero")]
     )
+    @pytest.mark.fault("failure while computing", "it costs one scan, counted")
     def test_a_failure_of_the_segmenter_costs_one_scan(self, start, failure):
         robot = start()
         robot.stand()
@@ -147,6 +152,7 @@ class TestScans:
         assert robot.answer(cloud(POINTS, stamp=2 * SECOND)).header.stamp.sec == 2
         assert len(robot.world.clouds) == 1
 
+    @pytest.mark.fault("scans faster than answers", "the older ones are dropped, counted; nothing piles up")
     def test_scans_that_come_too_fast_are_dropped_but_for_the_newest(self, start):
         robot = start()
         robot.stand()
@@ -163,6 +169,10 @@ class TestScans:
 
 
 class TestTransforms:
+    @pytest.mark.fault(
+        "no transform to the ground",
+        "not answered, counted; the diagnostics name the transform to publish",
+    )
     def test_without_the_ground_a_scan_is_not_answered_and_diagnostics_say_what_to_publish(self, start):
         robot = start()
         robot.world.points.publish(cloud(POINTS, stamp=SECOND))
@@ -173,6 +183,7 @@ class TestTransforms:
         assert robot.answer(cloud(POINTS, stamp=2 * SECOND)).header.stamp.sec == 2
         assert len(robot.world.clouds) == 1
 
+    @pytest.mark.fault("late transform", "it is waited for, `transform_wait_ms` at most")
     def test_a_transform_that_is_late_is_waited_for(self, start):
         robot = start(base_frame=ODOM, transform_wait_ms=2000.0)
         robot.send_static(transform(BASE, LIDAR, (0, 0, 2)))
@@ -184,6 +195,7 @@ class TestTransforms:
         robot.world.wait_for_clouds(1)
         np.testing.assert_allclose(robot.segmenter.frames[0].scan.T_base_scan[:3, 3], [2, 0, 2])
 
+    @pytest.mark.fault("clock goes back", "transforms from before are not used")
     def test_after_the_stamps_went_back_transforms_from_before_are_not_used(self, start):
         robot = start(base_frame=ODOM)
         robot.send_static(transform(BASE, LIDAR))
@@ -258,6 +270,7 @@ class TestPictures:
         assert robot.segmenter.frames[0].views == ()
         assert robot.count(FRONT, NO_IMAGE) == 1
 
+    @pytest.mark.fault("late picture", "the scan does not wait for it; counted as late")
     def test_a_picture_that_comes_after_the_deadline_is_counted_as_late(self, start):
         robot = self.start(start, image_wait_ms=10.0)
         robot.answer(cloud(POINTS))
@@ -273,17 +286,20 @@ class TestPictures:
         assert cause in state.message
         return state.message
 
+    @pytest.mark.fault("no CameraInfo", "the scan is answered without the picture, counted")
     def test_without_a_camera_info_the_scan_is_answered_and_the_reason_counted(self, start):
         robot = self.start(start)
         robot.show(image(color_picture(), "rgb8"))
         self.answered_without_view(robot, NO_CAMERA_INFO)
 
+    @pytest.mark.fault("CameraInfo with a zero K", "the scan is answered without the picture, counted")
     def test_with_a_zero_k_the_scan_is_answered_and_the_reason_counted(self, start):
         robot = self.start(start)
         robot.calibrate(camera_info(focal=0.0))
         robot.show(image(color_picture(), "rgb8"))
         assert "uncalibrated" in self.answered_without_view(robot, BAD_CAMERA_INFO)
 
+    @pytest.mark.fault("corrupt JPEG", "the scan is answered without the picture, counted")
     def test_with_a_corrupt_jpeg_the_scan_is_answered_and_the_reason_counted(self, start):
         robot = self.start(start, camera__front__transport="compressed")
         robot.calibrate(camera_info())
@@ -292,12 +308,14 @@ class TestPictures:
         robot.show(picture)
         self.answered_without_view(robot, BAD_IMAGE)
 
+    @pytest.mark.fault("no transform of the camera", "answered without the picture, the frame is named")
     def test_without_the_cameras_transform_the_scan_is_answered_and_the_reason_counted(self, start):
         robot = self.start(start)
         robot.calibrate(camera_info())
         robot.show(image(color_picture(), "rgb8", frame_id="unknown_optical"))
         assert "unknown_optical" in self.answered_without_view(robot, NO_TRANSFORM)
 
+    @pytest.mark.fault("transforms of other times", "answered without the picture, counted as extrapolation")
     def test_with_transforms_of_other_times_the_scan_is_answered_and_the_reason_counted(self, start):
         robot = start(cameras=["front"], transform_wait_ms=10.0)
         robot.send_static(transform(BASE, LIDAR))
@@ -455,6 +473,7 @@ class TestBetweenScans:
         assert len(robot.segmenter.threads) == 1
 
     @pytest.mark.parametrize("request_", ["reset", "configure"])
+    @pytest.mark.fault("reset or new parameters in a step", "they take effect after the scan")
     def test_what_is_asked_for_during_a_scan_is_done_after_it(self, start, request_):
         robot = start()
         robot.stand()

@@ -145,3 +145,10 @@ class TestMemory:
         teacher.features = features
         answer = Segmenter(network, teacher, SETTINGS).segment(frame)
         assert answer.adaptation.stopped_by == "out of memory"
+
+
+def test_after_several_numbers_of_steps_what_was_undone_stays_undone(network, frame, source):
+    segmenter = Segmenter(network, StripesTeacher(), replace(SETTINGS, disagreement_share=0.0))
+    for answer in segmenter.segment_after(frame, (1, 2, 3)):
+        np.testing.assert_array_equal(answer.confidence, source.confidence)
+        assert answer.adaptation.weight_version == 0

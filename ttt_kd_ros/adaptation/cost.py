@@ -13,14 +13,20 @@ FADING = 0.995
 
 
 class RunningCost:
-    """How long something takes, from its latest measurements: all but the longest of twenty were shorter."""
+    """How long something takes, from its latest measurements: all but the longest of twenty were shorter.
+
+    The first measurement does not count: whatever runs for the first time is slow.
+    """
 
     def __init__(self) -> None:
         self._latest: deque[float] = deque(maxlen=KEPT)
+        self._warm = False
 
     def add(self, seconds: float) -> None:
         """Take in a measurement [s]."""
-        self._latest.append(seconds)
+        if self._warm:
+            self._latest.append(seconds)
+        self._warm = True
 
     def fade(self) -> None:
         """Believe in a little less, so that a slow moment is tried again some day."""
