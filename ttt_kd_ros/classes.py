@@ -110,11 +110,20 @@ def load_label_map(name: str | Path, classes: ClassList) -> NDArray[np.uint8]:
     """
     path = config_file("labels", name)
     table = np.full(256, IGNORE_LABEL, dtype=np.uint8)
-    maps = yaml.safe_load(path.read_text())["maps"]
+    content = yaml.safe_load(path.read_text())
+    maps, ids = content["maps"], {name: i for i, name in content.get("labels", {}).items()}
     if classes.name not in maps:
         raise InputError(f"{path} has no map to the class list '{classes.name}', only to {', '.join(maps)}; add one")
     for class_name, sources in maps[classes.name].items():
         if class_name not in classes.names:
             raise InputError(f"{path}: '{class_name}' is no class of {classes.name} ({', '.join(classes.names)})")
-        table[list(sources)] = classes.names.index(class_name)
+        unknown = [label for label in sources if isinstance(label, str) and label not in ids]
+        if unknown:
+            raise InputError(f"{path}: '{class_name}' takes {', '.join(unknown)}, which is no label of the data set")
+        table[[ids.get(label, label) for label in sources]] = classes.names.index(class_name)
     return table
+
+
+def load_label_names(name: str | Path) -> dict[int, str]:
+    """Published names of a data set's own labels, by id; of a label map (``config/labels``) that lists them."""
+    return dict(yaml.safe_load(config_file("labels", name).read_text())["labels"])

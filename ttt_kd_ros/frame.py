@@ -115,12 +115,16 @@ class CameraView:
         Intrinsics.
     T_camera_scan
         (4, 4) float64, maps scan coordinates at the scan's stamp to camera coordinates at the picture's.
+    depth
+        (h, w) float32 [m] along the optical axis, 0 where unknown: what the camera's depth sensor saw of the same view,
+        at any size. None without such a sensor.
     """
 
     name: str
     image: NDArray[np.uint8]
     camera: Camera
     T_camera_scan: NDArray[np.float64]
+    depth: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True)
@@ -171,7 +175,8 @@ class AdaptationReport:
         Gradient steps taken.
     stopped_by
         Why there were no more: ``off``, ``paused``, ``no valid points``, ``no views``, ``few pairs``, ``steps``,
-        ``budget``, ``stopped`` or ``not finite``.
+        ``budget``, ``deadline``, ``stopped``, ``background`` (none ended since the last scan) or ``trainer died``; or
+        why they were undone: ``not finite``, ``out of memory``, ``collapse`` or ``disagreement``.
     kd_losses
         KD loss before each step, followed by the loss after the last one; empty if no step was taken.
     paired_points
@@ -180,6 +185,11 @@ class AdaptationReport:
         Whether the adapted weights labelled the whole scan and not only what lies near the view.
     weight_version
         Number of scans whose steps are in the weights that predicted; 0 for the source model.
+    reset_by
+        Why the weights went back to the source's: ``collapse``, ``disagreement`` or ``time jump``; empty if they
+        did not.
+    skipped
+        In the background: scans so far that were not trained on, because a newer one came first.
     """
 
     steps: int
@@ -188,6 +198,8 @@ class AdaptationReport:
     paired_points: int = 0
     weight_version: int = 0
     trusted: bool = True
+    reset_by: str = ""
+    skipped: int = 0
 
 
 @dataclass(frozen=True)

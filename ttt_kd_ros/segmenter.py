@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import gc
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ttt_kd_ros.adaptation.cost import Clock
 from ttt_kd_ros.adaptation.methods import NEEDS_TEACHER
-from ttt_kd_ros.adaptation.session import AdaptationSession, Clock
+from ttt_kd_ros.adaptation.session import AdaptationSession, Steps
 from ttt_kd_ros.adaptation.settings import AdaptationSettings
 from ttt_kd_ros.adaptation.targets import PointTargets, point_targets, voxel_targets
 from ttt_kd_ros.classes import ClassList
@@ -30,9 +32,30 @@ from ttt_kd_ros.model.voxel_input import VoxelInput
 from ttt_kd_ros.share import embedded_checkpoint
 from ttt_kd_ros.sparse.voxels import coordinate_range
 from ttt_kd_ros.teacher.load import Teacher, load_teacher
+from ttt_kd_ros.teacher.remembering import RememberingTeacher
 
+UNTIL_ONE_STEP = ("teacher", "begin", "step")
+"""What a scan that is adapted to needs before its prediction, at least."""
+SMALLEST_SCOPE = "decoder"
+"""The scope whose steps need the least memory: the encoder keeps nothing for the gradient."""
 ADAPTED_SCANS = "adapted_scans"
 """Under which name a manifest tells how many scans the weights were adapted to."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Weights of a backbone at one moment.
+
+    Parameters
+    ----------
+    values
+        By name.
+    version
+        Number of scans whose steps are in them.
+    """
+
+    values: Mapping[str, NDArray[Any]]
+    version: int
 
 
 class Segmenter:
@@ -73,6 +96,7 @@ class Segmenter:
         self._device = next(network.parameters()).device
         self._session = AdaptationSession(network, settings, clock, float(self._training.get("kd_cosine", 1.0)))
         self._weight_version = 0
+        self._source_only = False
         self.configure(settings)
 
     @property
@@ -96,6 +120,7 @@ class Segmenter:
         if settings.mode != "off" and settings.method in NEEDS_TEACHER and self._teacher is None:
             raise TeacherError("adaptation needs the teacher; load the segmenter with one or use mode off")
         self._settings = settings
+        self._source_only = False
         self._session.configure(settings)
         if settings.mode != "online":
             self.reset()
@@ -108,6 +133,18 @@ class Segmenter:
     def stop(self) -> None:
         """Begin no more gradient steps, the frame in work included; may be called from any thread."""
         self._session.stopped.set()
+
+    def weights(self) -> Weights:
+        """A copy of the weights as they are now."""
+        values = self._network.backbone.state_dict()
+        return Weights({name: value.cpu().numpy().copy() for name, value in values.items()}, self._weight_version)
+
+    def take(self, weights: Weights) -> None:
+        """Go on with weights of the same network."""
+        values = {name: torch.from_numpy(value) for name, value in weights.values.items()}
+        self._network.backbone.load_state_dict(values)
+        self._session.restart()
+        self._weight_version = weights.version
 
     def save_weights(self, path: str | Path) -> None:
         """Write the network as it is now to a checkpoint, whose manifest tells the number of scans adapted to.
@@ -136,25 +173,27 @@ class Segmenter:
         if problems := differences(network, self._network):
             raise CheckpointError(f"{path}: was not adapted from this model: {'; '.join(problems)}")
         self._network.backbone.load_state_dict(network.backbone.state_dict())
-        self._session.configure(self._session.settings)
+        self._session.restart()
         self._weight_version = int(manifest.training.get(ADAPTED_SCANS, 0))
 
-    def segment(self, frame: Frame) -> Segmentation:
+    def segment(self, frame: Frame, due: float = math.inf) -> Segmentation:
         """Adapt to a frame within the settings' bounds and label its points.
 
         Parameters
         ----------
         frame
             Scan and pictures.
+        due
+            When the labels must be there, on the clock [s]: no more steps are taken than end in time.
 
         Returns
         -------
         Segmentation
             One label for each point, in the order of the scan.
         """
-        return self.segment_after(frame, (self._session.settings.steps,))[0]
+        return self.segment_after(frame, (self._session.settings.steps,), due)[0]
 
-    def segment_after(self, frame: Frame, counts: Sequence[int]) -> tuple[Segmentation, ...]:
+    def segment_after(self, frame: Frame, counts: Sequence[int], due: float = math.inf) -> tuple[Segmentation, ...]:
         """Label a frame's points after each of some numbers of steps of one run.
 
         Parameters
@@ -163,6 +202,8 @@ class Segmenter:
             Scan and pictures.
         counts
             Numbers of steps, rising.
+        due
+            See `segment`.
 
         Returns
         -------
@@ -179,18 +220,81 @@ class Segmenter:
             if not valid.any():
                 return tuple(self._unlabelled(len(points), stage.timings_ms) for _ in counts)
             voxels = self._network.voxel_input(base_points[valid])
-        with stage("teacher"):
-            pairs = self._pairs(points[valid], frame)
-        answers = []
-        for report, reach in self._adapt(voxels, pairs, counts, stage):
+        self._take_statistics(voxels, due, stage)
+        pairs, steps = self._begin(voxels, points[valid], frame, due, stage)
+        version, answers = self._weight_version, []
+        for count in counts:
+            with stage("adapt"):
+                if pairs is not None:
+                    self._session.advance(steps, count)
+                    self._weight_version = version + bool(steps.kd_losses)
             with stage("predict"):
-                labels, confidence, report = self._predict(voxels, pairs, report, reach)
+                labels, confidence, report = self._predict(voxels, pairs, steps)
                 answer = self._expand(valid, voxels.grid.inverse, labels, confidence)
             answers.append(Segmentation(*answer, report, dict(stage.timings_ms)))
-            stage.timings_ms.pop("predict")
+            self._session.pace.add("predict", stage.timings_ms.pop("predict") / 1e3)
+        if steps.stopped_by == "out of memory":
+            self._need_less_memory()
         if answers[-1].adaptation.steps and self._session.settings.mode == "offline":
             self.reset()
         return tuple(answers)
+
+    def _take_statistics(self, voxels: VoxelInput, due: float, stage: _Stopwatch) -> None:
+        settings, pace = self._session.settings, self._session.pace
+        if settings.mode == "off" or not settings.scan_statistics or self._source_only:
+            return
+        if not pace.fits(due, "statistics"):
+            pace.fade("statistics")
+            return
+        with stage("statistics"):
+            self._session.take_statistics(voxels)
+        pace.add("statistics", stage.timings_ms["statistics"] / 1e3)
+
+    def _begin(
+        self, voxels: VoxelInput, points: Tensor, frame: Frame, due: float, stage: _Stopwatch
+    ) -> tuple[PointTargets | None, Steps]:
+        """The scan's pairs and its steps, none taken yet; no pairs and the reason if there will be none."""
+        if cause := self._why_no_steps(frame, due):
+            return None, Steps(stopped_by=cause)
+        settings, pace = self._session.settings, self._session.pace
+        try:
+            with stage("teacher"), torch.no_grad():
+                teacher = self._teacher if settings.method in NEEDS_TEACHER else None
+                pairs = point_targets(points, frame.views, teacher, self._network.reduction)
+            pace.add("teacher", stage.timings_ms["teacher"] / 1e3)
+            paired = len(pairs.points.unique())
+            if paired < max(1, settings.min_pairs):
+                return None, Steps(stopped_by="few pairs", paired_points=paired)
+            with stage("adapt"):
+                steps = self._session.begin(voxels, pairs, due)
+            pace.add("begin", stage.timings_ms["adapt"] / 1e3)
+        except torch.OutOfMemoryError:
+            return None, Steps(stopped_by="out of memory")
+        steps.paired_points = paired
+        return pairs, steps
+
+    def _why_no_steps(self, frame: Frame, due: float) -> str:
+        settings, pace = self._session.settings, self._session.pace
+        if settings.mode == "off" or not settings.steps:
+            return "off"
+        if self._source_only:
+            return "out of memory"
+        if not frame.views:
+            return "no views"
+        if not pace.fits(due, *UNTIL_ONE_STEP):
+            pace.fade(*UNTIL_ONE_STEP)
+            return "deadline"
+        return ""
+
+    def _need_less_memory(self) -> None:
+        """Move less of the network from now on; nothing if even that is too much."""
+        settings = self._session.settings
+        self._source_only = settings.scope == SMALLEST_SCOPE
+        if self._source_only:
+            self.reset()
+        else:
+            self._session.configure(replace(self._settings, scope=SMALLEST_SCOPE))
+        free_memory()
 
     def _expand(
         self, valid: Tensor, inverse: Tensor, labels: Tensor, confidence: Tensor
@@ -208,57 +312,31 @@ class Segmenter:
         return Segmentation(labels, np.zeros(count, dtype=np.float32), report, timings_ms)
 
     @torch.no_grad()
-    def _pairs(self, points: Tensor, frame: Frame) -> PointTargets | None:
-        settings = self._session.settings
-        if settings.mode == "off" or not settings.steps or not frame.views:
-            return None
-        teacher = self._teacher if settings.method in NEEDS_TEACHER else None
-        return point_targets(points, frame.views, teacher, self._network.reduction)
-
-    def _adapt(
-        self, voxels: VoxelInput, pairs: PointTargets | None, counts: Sequence[int], stage: _Stopwatch
-    ) -> Iterator[tuple[AdaptationReport, Tensor | None]]:
-        """Report of the adaptation after each number of steps, and the voxels that the weights may label.
-
-        The weights are as reported while the caller has the report.
-        """
-        settings = self._session.settings
-        if pairs is None:
-            cause = "no views" if settings.mode != "off" and settings.steps else "off"
-            yield from [(AdaptationReport(0, cause, weight_version=self._weight_version), None)] * len(counts)
-            return
-        paired = len(pairs.points.unique())
-        if paired < max(1, settings.min_pairs):
-            yield from [(AdaptationReport(0, "few pairs", (), paired, self._weight_version), None)] * len(counts)
-            return
-        version = self._weight_version
-        with stage("adapt"):
-            steps = self._session.begin(voxels, pairs)
-        for count in counts:
-            with stage("adapt"):
-                self._session.advance(steps, count)
-            if steps.stopped_by == "not finite":
-                self._weight_version = version
-                yield AdaptationReport(0, steps.stopped_by, (), paired, version), steps.reach
-                continue
-            self._weight_version = version + bool(steps.kd_losses)
-            losses, trusted = tuple(steps.kd_losses), steps.reach is None
-            report = AdaptationReport(
-                len(losses), steps.stopped_by, losses, paired, self._weight_version, trusted=trusted
-            )
-            yield report, steps.reach
-
-    @torch.no_grad()
     def _predict(
-        self, voxels: VoxelInput, pairs: PointTargets | None, report: AdaptationReport, reach: Tensor | None
+        self, voxels: VoxelInput, pairs: PointTargets | None, steps: Steps
     ) -> tuple[Tensor, Tensor, AdaptationReport]:
+        """Labels and confidence of the voxels, by the source model if the adapted weights are at fault."""
         logits, features = self._network(voxels)
-        if reach is not None and self._weight_version:
-            logits = torch.where(reach[:, None], logits, self._session.source(voxels)[0])
+        fault = self._session.fault(voxels, logits.argmax(dim=1), steps) if self._weight_version else ""
+        if fault:
+            self.reset()
+            steps.undo(fault)
+            logits, features = self._network(voxels)
+        if steps.reach is not None and self._weight_version:
+            logits = torch.where(steps.reach[:, None], logits, self._session.source(voxels)[0])
         confidence, labels = torch.softmax(logits, dim=1).max(dim=1)
-        if pairs is not None and report.steps:
-            last = self._session.distillation(features, voxel_targets(pairs, voxels.grid.inverse))
-            report = replace(report, kd_losses=(*report.kd_losses, last))
+        losses = tuple(steps.kd_losses)
+        if pairs is not None and losses:
+            losses += (self._session.distillation(features, voxel_targets(pairs, voxels.grid.inverse)),)
+        report = AdaptationReport(
+            len(steps.kd_losses),
+            steps.stopped_by,
+            losses,
+            steps.paired_points,
+            self._weight_version,
+            trusted=steps.reach is None,
+            reset_by=fault,
+        )
         return labels, confidence, report
 
 
@@ -322,9 +400,9 @@ def load_segmenter(
         torch.set_num_threads(threads)
     network, manifest = load_checkpoint(checkpoint or embedded_checkpoint())
     spec = manifest.network.teacher
-    image_model = None
+    image_model: Teacher | None = None
     if settings.mode != "off":
-        image_model = load_teacher(teacher or spec.source, long_side=spec.long_side, device=target)
+        image_model = RememberingTeacher(load_teacher(teacher or spec.source, long_side=spec.long_side, device=target))
     return Segmenter(network.to(target), image_model, settings, training=manifest.training)
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -51,8 +53,11 @@ class FakeSegmenter:
         self.may_go_on.set()
         self.stopped = threading.Event()
         self.refusal = ""
+        self.dues: list[float] = []
+        self.report = AdaptationReport(0, "off")
 
-    def segment(self, frame: Frame) -> Segmentation:
+    def segment(self, frame: Frame, due: float = math.inf) -> Segmentation:
+        self.dues.append(due)
         self.threads.add(threading.get_ident())
         self.frames.append(frame)
         self.events.append("begin")
@@ -63,7 +68,7 @@ class FakeSegmenter:
         valid = np.isfinite(frame.scan.points).all(axis=1)
         labels = np.where(valid, np.arange(len(valid)) % 6, IGNORE_LABEL).astype(np.uint8)
         self.events.append("end")
-        report = AdaptationReport(0, "off", weight_version=len(self.frames))
+        report = replace(self.report, weight_version=len(self.frames))
         return Segmentation(labels, valid.astype(np.float32), report, {"predict": 1.5})
 
     def configure(self, settings: AdaptationSettings) -> None:
@@ -87,6 +92,9 @@ class FakeSegmenter:
 
     def stop(self) -> None:
         self.stopped.set()
+
+    def close(self) -> None:
+        self.events.append("close")
 
 
 class WatchedModelThread(ModelThread):

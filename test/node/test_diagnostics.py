@@ -51,6 +51,8 @@ def test_a_report_has_the_scans_header_and_every_key():
         "paired_points": "1234",
         "trusted": "True",
         "weight_version": "7",
+        "reset_by": "",
+        "skipped": "0",
         "cameras": "front,left",
         "time_predict_ms": "12.346",
     }

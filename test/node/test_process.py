@@ -47,7 +47,9 @@ class Fake:
     stopped = threading.Event()
     def stop(self):
         self.stopped.set()
-    def segment(self, frame):
+    def close(self):
+        pass
+    def segment(self, frame, due):
         {body}
 
 main(load=lambda checkpoint, **_: Fake())

@@ -336,7 +336,7 @@ def test_a_change_of_scope_keeps_the_weights_and_reset_still_undoes_all(network,
 
 def test_no_step_starts_after_the_budget(network, voxels, pairs):
     ticks = itertools.count(step=0.010)
-    session = AdaptationSession(network, replace(SETTINGS, steps=100, budget_ms=35), clock=lambda: next(ticks))
+    session = AdaptationSession(network, replace(SETTINGS, steps=100, budget_ms=95), clock=lambda: next(ticks))
     steps = session.adapt(voxels, pairs)
     assert len(steps.kd_losses) == 3
     assert steps.stopped_by == "budget"
@@ -363,6 +363,58 @@ def test_batch_norm_statistics_never_move(network, voxels, pairs):
     assert not any("running" in name or "num_batches" in name for name in changed(before, network))
 
 
+def test_a_share_of_the_scan_s_statistics_goes_into_the_batch_norms_and_nothing_else_moves(network, voxels):
+    before = weights(network)
+    seen = []
+    network.backbone.stem.norm.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].mean(dim=0)))
+    AdaptationSession(network, replace(SETTINGS, scan_statistics=0.3)).take_statistics(voxels)
+    assert all("running" in name or "num_batches" in name for name in changed(before, network))
+    expected = 0.7 * before["backbone.stem.norm.running_mean"] + 0.3 * seen[0]
+    torch.testing.assert_close(network.backbone.stem.norm.running_mean, expected)
+
+
+def test_the_statistics_are_those_of_training_and_of_this_scan_whatever_scans_were_before(
+    network, street_points, voxels, pairs
+):
+    session = AdaptationSession(network, replace(SETTINGS, scan_statistics=0.3, scope="norm"))
+    session.take_statistics(voxels)
+    expected = weights(network)
+    session.take_statistics(network.voxel_input(street_points * 0.5))
+    assert changed(expected, network)
+    session.take_statistics(voxels)
+    assert not changed(expected, network)
+    assert session.adapt(voxels, pairs).kd_losses
+    assert not any("running" in name for name in changed(expected, network))
+
+
+def test_the_source_model_that_stands_in_where_a_scan_is_not_trusted_has_the_scan_s_statistics_too(
+    network, voxels, pairs
+):
+    session = AdaptationSession(network, replace(SETTINGS, scan_statistics=0.3))
+    session.take_statistics(voxels)
+    with torch.no_grad():
+        expected = network(voxels)
+    session.adapt(voxels, pairs)
+    for value, wanted in zip(session.source(voxels), expected, strict=True):
+        torch.testing.assert_close(value, wanted, atol=1e-6, rtol=0)
+
+
+def test_a_change_of_settings_brings_back_the_statistics_of_training(network, voxels):
+    before = weights(network)
+    session = AdaptationSession(network, replace(SETTINGS, scan_statistics=0.3))
+    session.take_statistics(voxels)
+    session.configure(replace(SETTINGS, scan_statistics=0.0))
+    assert not changed(before, network)
+
+
+def test_a_handful_of_voxels_has_no_statistics(network, street_points):
+    before = weights(network)
+    AdaptationSession(network, replace(SETTINGS, scan_statistics=0.3)).take_statistics(
+        network.voxel_input(street_points[:5])
+    )
+    assert not changed(before, network)
+
+
 def test_no_gradient_is_left_behind(network, voxels, pairs):
     AdaptationSession(network, SETTINGS).adapt(voxels, pairs)
     assert all(p.grad is None and not p.requires_grad for p in network.parameters())
@@ -377,6 +429,8 @@ def test_no_gradient_is_left_behind(network, voxels, pairs):
         ({"method": "magic"}, "method 'magic' is unknown; choose one of kd,"),
         ({"loss": "l3"}, "loss 'l3' is unknown; choose one of cosine, centred-cosine, l2"),
         ({"trust": -0.1}, "trust must be a finite"),
+        ({"scan_statistics": 1.1}, "scan_statistics must be a share of 0 to 1, not 1.1"),
+        ({"scan_statistics": math.nan}, "scan_statistics must be a share of 0 to 1"),
         ({"steps": -2}, "steps must be 0 to 1000"),
         ({"steps": 1001}, "steps must be 0 to 1000"),
         ({"learning_rate": math.nan}, "learning_rate must be a finite"),

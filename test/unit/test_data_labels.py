@@ -12,7 +12,8 @@ from ttt_kd_ros.frame import IGNORE_LABEL
 from ttt_kd_ros.share import share_directory
 
 CLASSES = load_classes("street6")
-MAPS = ("nuscenes_ika", "pandaset", "semantickitti", "semantickitti_learning", "simulated")
+STREET_MAPS = ("a2d2", "nuscenes", "nuscenes_ika", "pandaset", "semantickitti", "semantickitti_learning", "simulated")
+ROOM_MAPS = ("s3dis", "scannet")
 
 # learning_map of semantic-kitti.yaml (semantic-kitti-api), ids that fit into a byte
 LEARNING_MAP = {
@@ -26,10 +27,12 @@ def named(table, label):
 
 
 def test_the_installed_maps_are_these():
-    assert tuple(sorted(p.stem for p in (share_directory() / "config" / "labels").glob("*.yaml"))) == MAPS
+    assert tuple(sorted(p.stem for p in (share_directory() / "config" / "labels").glob("*.yaml"))) == tuple(
+        sorted(STREET_MAPS + ROOM_MAPS)
+    )
 
 
-@pytest.mark.parametrize("name", MAPS)
+@pytest.mark.parametrize("name", STREET_MAPS)
 def test_no_label_has_two_classes_and_every_class_has_a_label(name):
     maps = yaml.safe_load((share_directory() / "config" / "labels" / f"{name}.yaml").read_text())["maps"]["street6"]
     ids = [i for sources in maps.values() for i in sources]
@@ -38,7 +41,7 @@ def test_no_label_has_two_classes_and_every_class_has_a_label(name):
     assert all(maps.values())
 
 
-@pytest.mark.parametrize("name", MAPS)
+@pytest.mark.parametrize("name", STREET_MAPS)
 def test_the_label_for_nothing_has_no_class(name):
     assert load_label_map(name, CLASSES)[255] == IGNORE_LABEL
 

@@ -89,3 +89,13 @@ def test_no_visible_point_gives_no_pair():
 def test_settings_out_of_range_are_refused(change):
     with pytest.raises(InputError):
         OcclusionSettings(**change)
+
+
+def test_a_depth_image_decides_what_is_hidden_where_it_tells():
+    camera = Camera(40, 30, np.array([[30.0, 0, 19.5], [0, 30.0, 14.5], [0, 0, 1]]))
+    points = torch.tensor([[0.0, 0.0, 2.0], [0.0, 0.0, 2.2], [0.0, 0.0, 5.0], [1.0, 0.0, 2.2]])
+    depth = torch.zeros(15, 20)
+    depth[:, :11] = 2.0
+    assert pair_points(points, camera, depth_image=depth).points.tolist() == [0, 3]
+    assert pair_points(points, camera, depth_image=torch.full((60, 80), 2.0)).points.tolist() == [0]
+    assert pair_points(points, camera).points.tolist() == [0, 1, 2, 3]

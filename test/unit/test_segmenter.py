@@ -15,7 +15,7 @@ from ttt_kd_ros.geometry.transforms import invert, rigid, transform_points
 from ttt_kd_ros.model.checkpoint import save_checkpoint
 from ttt_kd_ros.segmenter import Segmenter, load_segmenter
 
-SETTINGS = AdaptationSettings(mode="online", steps=4, learning_rate=1e-2, min_pairs=50)
+SETTINGS = AdaptationSettings(mode="online", steps=4, learning_rate=1e-2, min_pairs=50, scan_statistics=0)
 
 
 @pytest.fixture
@@ -97,6 +97,17 @@ def test_the_paired_points_of_the_report_are_those_that_a_camera_sees(segmenter,
     view = frame.views[0]
     seen = pair_points(transform_points(view.T_camera_scan, torch.from_numpy(frame.scan.points)), view.camera)
     assert segmenter.segment(frame).adaptation.paired_points == len(seen.points)
+
+
+def test_the_scan_s_statistics_need_no_camera_and_are_left_behind_with_the_mode(network, frame, street_points):
+    expected = source_labels(network, street_points)
+    segmenter = Segmenter(network, StripesTeacher(), replace(SETTINGS, scan_statistics=0.9))
+    dark = replace(frame, views=())
+    result = segmenter.segment(dark)
+    assert result.adaptation.stopped_by == "no views"
+    assert (result.labels != expected).any()
+    segmenter.configure(replace(SETTINGS, mode="off", scan_statistics=0.9))
+    np.testing.assert_array_equal(segmenter.segment(dark).labels, expected)
 
 
 def test_several_cameras_are_used_together(segmenter, frame):
@@ -197,8 +208,9 @@ def test_a_picture_of_another_size_than_the_calibration_is_paired_at_the_same_pl
 
 
 def test_the_time_of_each_stage_is_reported(segmenter, frame):
+    segmenter.configure(replace(SETTINGS, scan_statistics=0.3))
     timings = segmenter.segment(frame).timings_ms
-    assert list(timings) == ["voxelise", "teacher", "adapt", "predict"]
+    assert list(timings) == ["voxelise", "statistics", "teacher", "adapt", "predict"]
     assert all(ms > 0 for ms in timings.values())
 
 

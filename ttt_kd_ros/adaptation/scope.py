@@ -47,6 +47,14 @@ class Scope:
 
     def __init__(self, backbone: Backbone, scope: str) -> None:
         self.parameters: list[nn.Parameter] = scope_parameters(backbone, scope)
+        names = {id(p): name for name, p in backbone.named_parameters()}
+        self._names = [names[id(p)] for p in self.parameters]
+
+    @torch.no_grad()
+    def pull(self, source: Mapping[str, Tensor], share: float) -> None:
+        """Move what the optimizer moves a share of the way back to the source weights."""
+        for name, parameter in zip(self._names, self.parameters, strict=True):
+            parameter.lerp_(source[name], share)
 
     def weights(self) -> Mapping[str, Tensor]:
         """Weights, by their name in the backbone, that stand in for the backbone's own in a step."""
@@ -69,6 +77,12 @@ class LowRankScope(Scope):
         self._source = {name: p.detach().clone() for name, p in self._targets.items()}
         self._factors = {name: _factors(p, seed) for seed, (name, p) in enumerate(self._targets.items())}
         self.parameters = [factor for pair in self._factors.values() for factor in pair]
+
+    @torch.no_grad()
+    def pull(self, source: Mapping[str, Tensor], share: float) -> None:
+        """Make the change smaller by a share."""
+        for _, B in self._factors.values():
+            B.mul_(1 - share)
 
     def weights(self) -> Mapping[str, Tensor]:
         """The changed weights, differentiable with respect to the factors."""

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
+from ttt_kd_ros.adaptation.cost import Clock, Pace
+from ttt_kd_ros.adaptation.guards import changed_share, largest_share
 from ttt_kd_ros.adaptation.methods import NEEDS_TEACHER, Objective, objective
 from ttt_kd_ros.adaptation.objective import distillation_loss
 from ttt_kd_ros.adaptation.scope import make_scope
@@ -20,12 +22,12 @@ from ttt_kd_ros.adaptation.view import near_voxels
 from ttt_kd_ros.model.network import Network
 from ttt_kd_ros.model.voxel_input import VoxelInput, crop
 
-Clock = Callable[[], float]
-
 SHARPNESS_RADIUS = 0.05
 """Of `sar`: how far around the weights a high loss is looked for, as its authors have it."""
 MOMENTUM, MOMENTUM_DECAY, MOMENTUM_FLOOR = 0.1, 0.94, 0.005
 """Of `statistics`: share of a scan's statistics in the first step and how it goes down, as DUA's authors have it."""
+MIN_COARSE_VOXELS = 32
+"""Of `AdaptationSettings.scan_statistics`: with fewer voxels on the coarsest level a scan has no statistics."""
 
 
 @dataclass
@@ -37,7 +39,9 @@ class Steps:
     kd_losses
         Distillation loss before each step; NaN for methods without a teacher.
     stopped_by
-        ``steps``, ``budget``, ``stopped`` or ``not finite``.
+        See `AdaptationReport`.
+    paired_points
+        Points with at least one pixel.
     reach
         (V,) bool, voxels that the adapted weights may label: None for all, those near the view where the scan is not
         trusted (`AdaptationSettings.trust`).
@@ -45,7 +49,13 @@ class Steps:
 
     kd_losses: list[float] = field(default_factory=list)
     stopped_by: str = "steps"
+    paired_points: int = 0
     reach: Tensor | None = None
+
+    def undo(self, cause: str) -> None:
+        """None of the steps is in the weights any more."""
+        self.stopped_by = cause
+        self.kd_losses.clear()
 
 
 @dataclass(frozen=True)
@@ -53,16 +63,20 @@ class _Scan:
     """What the steps on one scan need."""
 
     view: VoxelInput
+    near: Tensor
     targets: Targets
     objective: Objective
     before: Mapping[str, Tensor]
+    source_labels: Tensor | None
     start: float
+    due: float
 
 
 class AdaptationSession:
-    """Adapts a network's backbone; the network stays in evaluation mode throughout.
+    """Adapts a network's backbone; the network is in evaluation mode during the steps and predictions.
 
-    Batch norms use the statistics of training: statistics of a single scan made results worse in every experiment.
+    Batch norms use the statistics of training with a share of the scan's (`AdaptationSettings.scan_statistics`), never
+    those of a scan alone, which made results worse in every experiment.
 
     Parameters
     ----------
@@ -85,25 +99,58 @@ class AdaptationSession:
     ) -> None:
         self._network = network.eval().requires_grad_(False)
         self._source = _copy(network.backbone)
+        self._statistics = [name for name, _ in network.backbone.named_buffers()]
         self._source_weights = {f"backbone.{name}": value for name, value in self._source.items()}
         self._clock = clock
         self._kd_level = kd_level
         self._scan: _Scan | None = None
+        self.pace = Pace(clock)
+        """What the stages of a scan cost."""
         self.stopped = threading.Event()
         """Once it is set, from whichever thread, no step begins any more."""
-        self.configure(settings)
+        self.settings = settings.resolved()
+        self.restart()
 
     def configure(self, settings: AdaptationSettings) -> None:
-        """Change the settings; the weights stay, the state of the optimizer does not."""
+        """Change the settings; the weights stay, the state of the optimizer does not.
+
+        With another share of scans' statistics, those of training are back until the next scan.
+        """
+        if settings.scan_statistics != self.settings.scan_statistics:
+            self._restore_statistics()
         self.settings = settings.resolved()
-        self._restart()
+        self.restart()
 
     def reset(self) -> None:
         """Go back to the source weights."""
         self._network.backbone.load_state_dict(self._source)
-        self._restart()
+        self.restart()
 
-    def _restart(self) -> None:
+    @torch.no_grad()
+    def take_statistics(self, voxels: VoxelInput) -> None:
+        """Mix a scan's statistics into the batch norms', from those of training, whatever scans were before.
+
+        Schneider et al., "Improving robustness against common corruptions by covariate shift adaptation", NeurIPS 2020.
+
+        Parameters
+        ----------
+        voxels
+            The whole scan.
+        """
+        self._restore_statistics()
+        if voxels.pyramid.coarsest >= MIN_COARSE_VOXELS:
+            self._mix_statistics(voxels, self.settings.scan_statistics)
+            statistics = self._network.backbone.named_buffers()
+            self._source_weights |= {f"backbone.{name}": value.clone() for name, value in statistics}
+
+    def _restore_statistics(self) -> None:
+        """Those of training."""
+        statistics = {name: self._source[name] for name in self._statistics}
+        self._network.backbone.load_state_dict(statistics, strict=False)
+        self._source_weights |= {f"backbone.{name}": value for name, value in statistics.items()}
+
+    def restart(self) -> None:
+        """Forget the state of the optimizer; the weights stay."""
         self._scope = make_scope(self._network.backbone, self.settings.scope)
         self._optimizer = _optimizer(self._scope.parameters, self.settings)
         self._momentum = MOMENTUM
@@ -114,7 +161,7 @@ class AdaptationSession:
         self.advance(steps, self.settings.steps)
         return steps
 
-    def begin(self, voxels: VoxelInput, pairs: PointTargets) -> Steps:
+    def begin(self, voxels: VoxelInput, pairs: PointTargets, due: float = math.inf) -> Steps:
         """Take up a scan: the voxels near the paired ones and their targets.
 
         Parameters
@@ -123,6 +170,8 @@ class AdaptationSession:
             One scan.
         pairs
             Targets of its points, at least one.
+        due
+            When the labels must be there, on the clock [s]: no step begins that would make them late.
 
         Returns
         -------
@@ -136,13 +185,16 @@ class AdaptationSession:
         targets = voxel_targets(pairs, view.grid.inverse)
         before = _copy(self._network.backbone)
         loss = objective(self.settings, targets, lambda: self.source(view)[0])
-        self._scan = _Scan(view, targets, loss, before, start=self._clock())
+        guarded = self.settings.disagreement_share < 1
+        source_labels = self.source(view)[0].argmax(dim=1) if guarded else None
+        self._scan = _Scan(view, near, targets, loss, before, source_labels, start=self._clock(), due=due)
         return Steps(reach=None if self._trusted(view, targets) else near)
 
     def advance(self, steps: Steps, count: int) -> None:
         """Take steps on the scan until there are `count`, or something stops them.
 
-        If a loss or a weight is not finite, the weights are those from before the scan.
+        If a loss or a weight is not finite or the GPU's memory does not suffice, the weights are those from before the
+        scan.
         """
         scan = self._scan
         if scan is None:
@@ -152,14 +204,39 @@ class AdaptationSession:
                 parameter.requires_grad_(True)
             while len(steps.kd_losses) < count and steps.stopped_by == "steps":
                 steps.stopped_by = self._step(scan, steps)
+        except torch.OutOfMemoryError:
+            steps.stopped_by = "out of memory"
         finally:
             for parameter in self._scope.parameters:
                 parameter.requires_grad_(False)
                 parameter.grad = None
-        if steps.stopped_by == "not finite" or not all(bool(p.isfinite().all()) for p in self._scope.parameters):
+        if not all(bool(p.isfinite().all()) for p in self._scope.parameters):
             steps.stopped_by = "not finite"
+        if steps.stopped_by in ("not finite", "out of memory"):
+            steps.undo(steps.stopped_by)
             self._network.backbone.load_state_dict(scan.before)
-            self._restart()
+            self.restart()
+
+    def fault(self, voxels: VoxelInput, labels: Tensor, steps: Steps) -> str:
+        """What is wrong with the (V,) labels that adapted weights gave a scan: ``collapse``, ``disagreement`` or empty.
+
+        Parameters
+        ----------
+        voxels
+            The scan.
+        labels
+            Its labels.
+        steps
+            The steps taken on it.
+        """
+        limit = self.settings.collapse_share
+        if limit < 1 and largest_share(labels) > limit >= largest_share(self.source(voxels)[0].argmax(dim=1)):
+            return "collapse"
+        scan = self._scan
+        if steps.kd_losses and scan is not None and scan.source_labels is not None:
+            changed = changed_share(labels[scan.near], scan.source_labels)
+            return "disagreement" if changed > self.settings.disagreement_share else ""
+        return ""
 
     def distillation(self, features: Tensor, targets: Targets) -> float:
         """Distillation loss of (V, D) features, NaN for methods without a teacher."""
@@ -173,6 +250,15 @@ class AdaptationSession:
             return "stopped"
         if self.settings.budget_ms and (self._clock() - scan.start) * 1e3 >= self.settings.budget_ms:
             return "budget"
+        if not self.pace.fits(scan.due, "step"):
+            return "deadline"
+        start = self._clock()
+        outcome = self._move(scan, steps)
+        self.pace.add("step", self._clock() - start)
+        return outcome
+
+    def _move(self, scan: _Scan, steps: Steps) -> str:
+        """Move the weights once; returns ``steps``, or ``not finite``."""
         if self.settings.method == "statistics":
             steps.kd_losses.append(math.nan)
             self._drift_statistics(scan.view)
@@ -188,6 +274,8 @@ class AdaptationSession:
         if self.settings.method == "sar":
             self._climb(scan)
         self._optimizer.step()
+        if self.settings.pull:
+            self._scope.pull(self._source, self.settings.pull)
         self._scope.fold()
         return "steps"
 
@@ -224,12 +312,17 @@ class AdaptationSession:
     def _drift_statistics(self, view: VoxelInput) -> None:
         """Move the batch norms' statistics towards the scan's, by less with each step (DUA)."""
         self._momentum = self._momentum * MOMENTUM_DECAY + MOMENTUM_FLOOR
-        norms = [m for m in self._network.backbone.modules() if isinstance(m, nn.BatchNorm1d)]
-        for norm in norms:
-            norm.momentum = self._momentum
+        self._mix_statistics(view, self._momentum)
+
+    def _mix_statistics(self, view: VoxelInput, share: float) -> None:
+        for norm in self._network.backbone.modules():
+            if isinstance(norm, nn.BatchNorm1d):
+                norm.momentum = share
         self._network.backbone.train()
-        self._network(view)
-        self._network.backbone.eval()
+        try:
+            self._network(view)
+        finally:
+            self._network.backbone.eval()
 
 
 def _optimizer(parameters: list[nn.Parameter], settings: AdaptationSettings) -> torch.optim.Optimizer:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from ttt_kd_ros.errors import InputError
 
 MODES = ("off", "offline", "online")
+SCHEDULES = ("before", "background")
 METHODS = ("kd", "kd-mean", "kd-permuted", "confident", "tent", "sar", "statistics")
 SCOPES = ("norm", "encoder", "decoder", "lora", "all")
 OPTIMIZERS = ("adam", "adamw", "sgd")
@@ -44,6 +45,11 @@ class AdaptationSettings:
     mode
         ``off``: the source model predicts. ``offline``: the weights go back to the source model after each scan.
         ``online``: they are kept for the next scan.
+    schedule
+        ``before``: a scan is adapted to before it is labelled. ``background``: it is labelled at once, and a second
+        network takes the steps beside; only with the mode ``online`` (`ttt_kd_ros.background`).
+    deadline_ms
+        Time from a scan's arrival to its published labels, which `before` keeps by taking fewer steps; 0 is no limit.
     method
         What the steps minimise (`ttt_kd_ros.adaptation.methods`): ``kd`` is test-time training by distillation, the
         others are what it is measured against.
@@ -65,10 +71,23 @@ class AdaptationSettings:
         Weight of the mean entropy of the predictions beside the distillation loss.
     source_weight
         Weight of the cross-entropy with the source model's confident labels: ties the adapted model to it.
+    pull
+        Share of the way back to the source weights that the weights go after each step.
+    collapse_share
+        The weights go back to the source's if the adapted ones give more than this share of a scan one label and the
+        source ones do not; 1 never.
+    disagreement_share
+        The weights go back to the source's if, after the steps on a scan, more than this share of the voxels near the
+        view have another label than the source model gives them; 1 never.
+    jump_s
+        The weights go back to the source's if a scan's stamp is more than this before the last one's [s]; 0 never.
     trust
         Where the cosine of the source model's features with the teacher's is less than this share of its level in
         training, the adapted weights label only what lies near the view, and the source model the rest; 0 trusts every
         scan.
+    scan_statistics
+        Share of the scan's own statistics in the batch norms, taken from the whole scan before the steps; 0 keeps the
+        statistics of training. Needs no camera.
     min_pairs
         A scan with fewer paired points is not adapted to.
     margin_m
@@ -81,6 +100,8 @@ class AdaptationSettings:
     """
 
     mode: str = "online"
+    schedule: str = "before"
+    deadline_ms: float = 0.0
     method: str = "kd"
     steps: int = -1
     scope: str = "all"
@@ -90,13 +111,19 @@ class AdaptationSettings:
     loss: str = "cosine"
     entropy_weight: float = 0.2
     source_weight: float = 0.0
+    pull: float = 0.0
+    collapse_share: float = 0.98
+    disagreement_share: float = 1.0
+    jump_s: float = 1.0
     trust: float = 0.8
+    scan_statistics: float = 0.3
     min_pairs: int = 100
     margin_m: float = 4.0
 
     def __post_init__(self) -> None:
         for name, choices in (
             ("mode", MODES),
+            ("schedule", SCHEDULES),
             ("method", METHODS),
             ("scope", SCOPES),
             ("optimizer", (SCOPE_DEFAULT, *OPTIMIZERS)),
@@ -108,11 +135,24 @@ class AdaptationSettings:
         if not -1 <= self.steps <= MAX_STEPS:
             raise InputError(f"adaptation steps must be 0 to {MAX_STEPS}, or -1 for the scope's own, not {self.steps}")
         for name in (
-            "learning_rate", "budget_ms", "entropy_weight", "source_weight", "trust", "min_pairs", "margin_m",
+            "deadline_ms", "learning_rate", "budget_ms", "entropy_weight", "source_weight", "pull", "collapse_share",
+            "disagreement_share", "jump_s", "trust", "min_pairs", "margin_m",
         ):  # fmt: skip
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
                 raise InputError(f"adaptation {name} must be a finite number that is not negative, not {value}")
+        if not 0 <= self.scan_statistics <= 1:
+            raise InputError(f"adaptation scan_statistics must be a share of 0 to 1, not {self.scan_statistics}")
+        if self.in_background and self.mode == "offline":
+            raise InputError(
+                "adaptation schedule 'background' keeps weights for later scans, which mode 'offline' does not; "
+                "set mode to online or schedule to before"
+            )
+
+    @property
+    def in_background(self) -> bool:
+        """Whether the steps are taken beside the scans."""
+        return self.schedule == "background" and self.mode != "off"
 
     def resolved(self) -> AdaptationSettings:
         """The same settings with the scope's defaults written out."""

@@ -66,7 +66,8 @@ def paired_points(
     for view in views:
         height, width = view.image.shape[:2]
         camera = scale_camera(view.camera, width, height)
-        pairs = pair_points(transform_points(view.T_camera_scan, points), camera, occlusion)
+        depth = None if view.depth is None else torch.as_tensor(view.depth, device=points.device)
+        pairs = pair_points(transform_points(view.T_camera_scan, points), camera, occlusion, depth)
         if len(pairs.points):
             yield view, pairs
 

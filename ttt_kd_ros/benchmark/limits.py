@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ttt_kd_ros.adaptation.session import Clock
+from ttt_kd_ros.adaptation.cost import Clock
 from ttt_kd_ros.errors import InputError
 from ttt_kd_ros.model.network import Network
 from ttt_kd_ros.model.unet import SparseUNet

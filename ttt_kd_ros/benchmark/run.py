@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from ttt_kd_ros.adaptation.session import Clock
+from ttt_kd_ros.adaptation.cost import Clock
 from ttt_kd_ros.adaptation.settings import AdaptationSettings
 from ttt_kd_ros.benchmark.limits import Machine
 from ttt_kd_ros.benchmark.margins import gradient_cosines

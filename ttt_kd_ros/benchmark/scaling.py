@@ -9,7 +9,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ttt_kd_ros.adaptation.session import Clock
+from ttt_kd_ros.adaptation.cost import Clock
 from ttt_kd_ros.adaptation.settings import AdaptationSettings
 from ttt_kd_ros.adaptation.targets import PointTargets
 from ttt_kd_ros.benchmark.limits import Machine, forward_work, maps_work, step_work, unet_on, voxelise_work

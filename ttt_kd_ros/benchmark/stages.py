@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ttt_kd_ros.adaptation.session import AdaptationSession, Clock
+from ttt_kd_ros.adaptation.cost import Clock
+from ttt_kd_ros.adaptation.session import AdaptationSession
 from ttt_kd_ros.adaptation.settings import AdaptationSettings
 from ttt_kd_ros.adaptation.targets import PointTargets, point_targets, voxel_targets
 from ttt_kd_ros.adaptation.view import near_voxels

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,26 +12,39 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ttt_kd_ros.classes import ClassList
     from ttt_kd_ros.evaluation.campaign import Data
+    from ttt_kd_ros.evaluation.protocol import Protocol
     from ttt_kd_ros.frame import Frame
+    from ttt_kd_ros.segmenter import Segmenter
 
 HELP = "score adaptation methods on labelled data folders and bags"
-EPILOG = """
+EPILOG = r"""
 A protocol names methods, numbers of steps and the points that count: config/evaluation has some, a file of your own is
 as good. Each method starts from the checkpoint's weights and goes once through each stream in the order of time;
 FOLDER@6:20 takes the scans 6 to 19 of a folder. With --out an interrupted run goes on where it stopped.
 
+The protocols `indoor` and `outdoor` fill the paper's tables: checkpoints and data sets are given by the names of the
+table's rows, and rows for which something is missing are left out. Started by torchrun, the scenes are dealt to its
+processes; the result is the same for any number of them (docs/datasets.md).
+
 examples:
   ttt_kd evaluate data/pandaset_001 --checkpoint seed0/model.safetensors seed1/model.safetensors --out scores
-  ttt_kd evaluate data/pandaset_001 --protocol methods --checkpoint model.safetensors --out scores
+  ttt_kd evaluate data/pandaset_001 --protocol pandaset --checkpoint model.safetensors --out scores
   ttt_kd evaluate drives/source drives/rain --stream --protocol stream --checkpoint model.safetensors --out long
+  torchrun --nproc-per-node 8 -m ttt_kd_ros.cli evaluate ScanNet=data/scannet S3DIS=data/s3dis --protocol indoor \
+      --checkpoint ScanNet=joint.safetensors --source-only ScanNet=plain.safetensors --out indoor
 writes scores/result.json (a row for each method, number of steps, checkpoint and stream), scores/table.md and plots.
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the subcommand."""
-    parser.add_argument("data", nargs="+", metavar="FOLDER|BAG", help="data folder, part of one, or bag")
-    parser.add_argument("--checkpoint", nargs="+", type=Path, required=True, metavar="FILE", help="one for each seed")
+    parser.add_argument(
+        "data", nargs="+", metavar="FOLDER|BAG", help="data folder, part of one, or bag; NAME=FOLDER for a table"
+    )
+    parser.add_argument(
+        "--checkpoint", nargs="+", type=Path, required=True, metavar="FILE",
+        help="one for each seed; NAME=FILE for a table",
+    )  # fmt: skip
     parser.add_argument(
         "--source-only", nargs="+", type=Path, default=[], metavar="FILE",
         help="networks trained without distillation, scored beside the checkpoints without adapting",
@@ -56,6 +70,8 @@ def run(args: argparse.Namespace) -> int:
     from ttt_kd_ros.segmenter import load_segmenter
 
     protocol = narrowed(load_protocol(args.protocol), args.methods, args.steps)
+    if protocol.pairs:
+        return _run_pairs(args, protocol)
     rows = read_rows(args.out, protocol) if args.out else []
     units = campaign.missing(args.checkpoint, args.source_only, _data(args), protocol, rows)
     with tqdm(total=len(units), leave=False) as bar:
@@ -74,6 +90,55 @@ def run(args: argparse.Namespace) -> int:
         (args.out / "table.md").write_text(text + "\n")
         write_plots(args.out, adapted, protocol.source)
     return 0
+
+
+def _run_pairs(args: argparse.Namespace, protocol: Protocol) -> int:
+    """Fill the table of a protocol with pairs; the first process prints and writes it."""
+    import json
+
+    from tqdm import tqdm
+
+    from ttt_kd_ros.errors import InputError
+    from ttt_kd_ros.evaluation.paper_table import paper_table
+    from ttt_kd_ros.evaluation.ranks import joined
+    from ttt_kd_ros.evaluation.transfer import cells, score
+    from ttt_kd_ros.segmenter import load_segmenter
+
+    if args.stream or args.spinning_only:
+        raise InputError("--stream and --spinning-only do not go with a protocol that has a table")
+    networks, source_only = _named(map(str, args.checkpoint)), _named(map(str, args.source_only))
+    filled = cells(protocol, _paths(networks), _paths(source_only), _named(args.data))
+    with joined() as ranks:
+
+        def load(path: Path) -> Segmenter:
+            return load_segmenter(path, device=ranks.device, threads=args.threads or 1)
+
+        bar = partial(tqdm, leave=False, disable=ranks.rank > 0)
+        scores = score(filled, load, ranks.rank, ranks.ranks, ranks.gather, bar)
+        if ranks.rank:
+            return 0
+    text = paper_table(protocol, scores)
+    print(text)
+    if args.out:
+        args.out.mkdir(parents=True, exist_ok=True)
+        (args.out / "table.md").write_text(text + "\n")
+        content = {"protocol": protocol.to_dict(), "cells": [found.to_dict() for found in scores]}
+        (args.out / "result.json").write_text(json.dumps(content, indent=1) + "\n")
+    return 0
+
+
+def _named(texts: Iterable[str]) -> dict[str, str]:
+    """Values of ``NAME=VALUE``."""
+    from ttt_kd_ros.errors import InputError
+
+    pairs = [text.partition("=") for text in texts]
+    if bad := [name for name, mark, value in pairs if not mark or not value]:
+        raise InputError(f"'{bad[0]}': this protocol wants NAME=..., with a name of its table")
+    return {name: value for name, _, value in pairs}
+
+
+def _paths(named: Mapping[str, str]) -> dict[str, Path]:
+    return {name: Path(value) for name, value in named.items()}
 
 
 def _data(args: argparse.Namespace) -> list[Data]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import zipfile
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import cv2
 import numpy as np
@@ -18,6 +18,8 @@ from ttt_kd_ros.classes import ClassList, load_label_map
 from ttt_kd_ros.errors import DataError
 from ttt_kd_ros.frame import Camera, CameraView, Frame, Scan
 from ttt_kd_ros.geometry.transforms import rigid
+
+T = TypeVar("T")
 
 FIRST_STAMP = 1_000_000_000 * 10**9
 """Stamp [ns] of scan 0 of a folder that does not tell when it was recorded."""
@@ -75,14 +77,7 @@ class Content:
         """
         if not text:
             return self
-        try:
-            start, stop, step = (*(int(n) if n else None for n in text.split(":")), None)[:3]
-            scans = self.scans[slice(start, stop, step)]
-        except ValueError as error:
-            raise DataError(f"'@{text}' is no part of a folder; write @start:stop or @start:stop:step") from error
-        if not scans:
-            raise DataError(f"'{self.path}' has {len(self.scans)} scans, none of them in @{text}")
-        return replace(self, scans=scans, name=f"{self.name}@{text}")
+        return replace(self, scans=tuple(part_of(self.scans, text, str(self.path))), name=f"{self.name}@{text}")
 
     def has(self, *arrays: str) -> bool:
         """Whether the first scan has all of these arrays."""
@@ -109,6 +104,8 @@ class Picture:
         Intrinsics.
     T_camera_scan
         (4, 4) float64, maps scan coordinates at the scan's stamp to camera coordinates at the picture's.
+    depth
+        The picture's depth image; None without one.
     """
 
     camera_name: str
@@ -116,6 +113,39 @@ class Picture:
     stamp: int
     camera: Camera
     T_camera_scan: NDArray[np.float64]
+    depth: DepthPicture | None = None
+
+
+@dataclass(frozen=True)
+class DepthPicture:
+    """A depth image as it is stored: 16 bits, `per_metre` steps in a metre along the optical axis.
+
+    Parameters
+    ----------
+    path
+        A PNG file.
+    per_metre
+        Value of one metre.
+    unknown
+        Value of a pixel without a measurement, besides 0.
+    """
+
+    path: Path
+    per_metre: float
+    unknown: int = 0
+
+    def read(self) -> NDArray[np.float32]:
+        """(H, W) [m], 0 where nothing was measured.
+
+        Raises
+        ------
+        DataError
+            If the file is missing or no depth image.
+        """
+        values = cv2.imread(str(self.path), cv2.IMREAD_UNCHANGED) if self.path.is_file() else None
+        if values is None or values.ndim != 2:
+            raise DataError(f"{self.path} is missing or no depth image of one channel")
+        return np.where(values == self.unknown, 0, values / self.per_metre).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -152,50 +182,39 @@ class Record:
 
 
 class Folder(ABC):
-    """A data folder: a sequence of frames in the order of time.
+    """A sequence of frames in the order of time.
 
     Parameters
     ----------
-    content
-        The folder.
+    name
+        What it is called.
     classes
         Classes to map the labels to.
+    stamps
+        Time of each scan [ns].
 
     Raises
     ------
     DataError
-        If the folder's names or calibration are not as its format has them. Reading a frame raises it for a file
-        that is damaged or misses an array.
+        If the files are not as the format has them. Reading a frame raises it for a file that is damaged or missing.
+    InputError
+        If there is no label map from the format's labels to `classes`.
     """
 
     kind: ClassVar[str]
     """Name of the format."""
-    needs: ClassVar[str]
-    """What a folder of this format is recognised by."""
-    label_map: ClassVar[str | None] = None
+    label_map: str | None = None
     """Label map (``config/labels``) of the format's own labels; None without labels."""
     intensity_scale: ClassVar[float] = 1.0
     """Largest value of the intensity."""
-    time_array: ClassVar[str | None] = None
-    """Array of the scans that holds the time of each point after the stamp [s]; None where it is unknown."""
     T_base_scan: NDArray[np.float64]
     """(4, 4) maps scan coordinates to the base frame: x forward, y left, z up, z = 0 on the ground."""
 
-    def __init__(self, content: Content, classes: ClassList) -> None:
-        self._content = content
-        self._classes = load_label_map(self.label_map, classes) if self.label_map else None
+    def __init__(self, name: str, classes: ClassList, stamps: Sequence[int]) -> None:
+        self.name = name
         self.classes = classes
-        self.stamps: tuple[int, ...] = tuple(self._stamp(path) for path in content.scans)
-
-    @classmethod
-    @abstractmethod
-    def recognises(cls, content: Content) -> bool:
-        """Whether the content is of this format."""
-
-    @property
-    def name(self) -> str:
-        """Name of the folder."""
-        return self._content.name
+        self.stamps: tuple[int, ...] = tuple(stamps)
+        self._classes = load_label_map(self.label_map, classes) if self.label_map else None
 
     @property
     def camera_names(self) -> tuple[str, ...]:
@@ -207,12 +226,17 @@ class Folder(ABC):
         """``T_camera_scan`` (4, 4) of each camera with scan and picture at one time, without motion between them."""
         return {}
 
+    @property
+    def scenes(self) -> tuple[Folder, ...]:
+        """The scenes that it is made of, each a sequence of its own."""
+        return (self,)
+
     def trajectory(self) -> tuple[Pose, ...]:
         """Motion of the base, sorted by stamp; empty where it is unknown."""
         return ()
 
     def __len__(self) -> int:
-        return len(self._content.scans)
+        return len(self.stamps)
 
     def __iter__(self) -> Iterator[Frame]:
         return (self[index] for index in range(len(self)))
@@ -221,6 +245,36 @@ class Folder(ABC):
         record = self.record(index)
         scan = Scan(np.ascontiguousarray(record.points[:, :3]), self.T_base_scan, record.stamp)
         return Frame(scan, tuple(_view(picture) for picture in record.pictures), record.labels)
+
+    @abstractmethod
+    def record(self, index: int) -> Record:
+        """One scan, with intensity, and where its pictures lie."""
+
+
+class ScanFolder(Folder):
+    """A folder of ``*.npz`` scans with pictures beside them.
+
+    Parameters
+    ----------
+    content
+        The folder.
+    classes
+        Classes to map the labels to.
+    """
+
+    needs: ClassVar[str]
+    """What a folder of this format is recognised by."""
+    time_array: ClassVar[str | None] = None
+    """Array of the scans that holds the time of each point after the stamp [s]; None where it is unknown."""
+
+    def __init__(self, content: Content, classes: ClassList) -> None:
+        self._content = content
+        super().__init__(content.name, classes, [self._stamp(path) for path in content.scans])
+
+    @classmethod
+    @abstractmethod
+    def recognises(cls, content: Content) -> bool:
+        """Whether the content is of this format."""
 
     def record(self, index: int) -> Record:
         """One scan, with intensity, and where its pictures lie."""
@@ -256,6 +310,24 @@ class Folder(ABC):
 
     def _pictures(self, index: int) -> tuple[Picture, ...]:
         return ()
+
+
+def part_of(items: Sequence[T], text: str, where: str) -> Sequence[T]:
+    """The items that ``start:stop`` or ``start:stop:step`` takes; all if the text is empty.
+
+    Raises
+    ------
+    DataError
+        If the text is no slice or takes none.
+    """
+    try:
+        start, stop, step = (*(int(n) if n else None for n in (text or ":").split(":")), None)[:3]
+        taken = items[slice(start, stop, step)]
+    except ValueError as error:
+        raise DataError(f"'@{text}' is no part of a folder; write @start:stop or @start:stop:step") from error
+    if not taken:
+        raise DataError(f"'{where}' has {len(items)} scans, none of them in @{text}")
+    return taken
 
 
 def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
@@ -297,7 +369,7 @@ def matrix(values: Any, rows: int, columns: int, what: str) -> NDArray[np.float6
 
 def picture_size(path: Path) -> tuple[int, int]:
     """Width and height of a picture [px]."""
-    height, width, _ = _read_picture(path).shape
+    height, width, _ = read_picture(path).shape
     return width, height
 
 
@@ -337,7 +409,8 @@ def _read_calibration(path: Path) -> Mapping[str, Any]:
     return calibration
 
 
-def _read_picture(path: Path) -> NDArray[np.uint8]:
+def read_picture(path: Path) -> NDArray[np.uint8]:
+    """(H, W, 3) RGB; DataError if it is missing or damaged."""
     if not path.is_file():
         raise DataError(f"{path} does not exist")
     image = cv2.imread(str(path), cv2.IMREAD_COLOR)
@@ -347,4 +420,5 @@ def _read_picture(path: Path) -> NDArray[np.uint8]:
 
 
 def _view(picture: Picture) -> CameraView:
-    return CameraView(picture.camera_name, _read_picture(picture.path), picture.camera, picture.T_camera_scan)
+    depth = picture.depth.read() if picture.depth else None
+    return CameraView(picture.camera_name, read_picture(picture.path), picture.camera, picture.T_camera_scan, depth)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ttt_kd_ros.classes import ClassList
-from ttt_kd_ros.data.folder import Content, Folder, Picture, level, matrix, picture_size
+from ttt_kd_ros.data.folder import Content, Picture, ScanFolder, level, matrix, picture_size
 from ttt_kd_ros.errors import DataError
 from ttt_kd_ros.frame import Camera
 from ttt_kd_ros.geometry.transforms import rigid
@@ -21,7 +21,7 @@ from ttt_kd_ros.geometry.transforms import rigid
 T_BASE_SCAN = level(1.73, 0.0, 0.0, forward="x")
 
 
-class KittiRaw(Folder):
+class KittiRaw(ScanFolder):
     """Unlabelled scans, each with a rectified colour picture."""
 
     kind = "KITTI raw"
@@ -57,7 +57,7 @@ class KittiRaw(Folder):
         return (Picture(self.camera_name, self._path(index), stamp, self._camera, self._T_camera_scan),)
 
 
-class SemanticKitti(Folder):
+class SemanticKitti(ScanFolder):
     """Full labelled scans of a SemanticKITTI sequence, some with the grey picture of the left camera."""
 
     kind = "SemanticKITTI"
@@ -98,7 +98,7 @@ class SemanticKitti(Folder):
         return (Picture(self.camera_name, path, self.stamps[index], self._camera, self._T_camera_scan),)
 
 
-class SemanticKittiRangeImages(Folder):
+class SemanticKittiRangeImages(ScanFolder):
     """Pixels of range images of a SemanticKITTI sequence, with learning ids; no pictures."""
 
     kind = "SemanticKITTI range images"

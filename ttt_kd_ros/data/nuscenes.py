@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ttt_kd_ros.classes import ClassList
-from ttt_kd_ros.data.folder import Content, Folder, Picture, level, matrix, picture_size, scan_number
+from ttt_kd_ros.data.folder import Content, Picture, ScanFolder, level, matrix, picture_size, scan_number
 from ttt_kd_ros.errors import DataError
 from ttt_kd_ros.frame import Camera
 
 
-class NuScenesKeyframe(Folder):
+class NuScenesKeyframe(ScanFolder):
     """One scan of 32 beams with the pictures of six cameras round the car; x right, y forward."""
 
     kind = "nuScenes keyframe"
@@ -66,7 +66,7 @@ class NuScenesKeyframe(Folder):
         return Picture(name.lower(), path, self._nanoseconds(calibration["timestamp"]), camera, mounting)
 
 
-class NuScenesRangeImages(Folder):
+class NuScenesRangeImages(ScanFolder):
     """Pixels of range images of the nuScenes scanner; no pictures. x right, y forward."""
 
     kind = "nuScenes range images"
@@ -83,7 +83,7 @@ class NuScenesRangeImages(Folder):
         return _has_8_bit_range_images(content) and not _named_by_stamp(content)
 
 
-class IkaVlp32(Folder):
+class IkaVlp32(ScanFolder):
     """Front sector of a 32-beam scanner as range images; no pictures. x forward."""
 
     kind = "ika VLP-32 range images"

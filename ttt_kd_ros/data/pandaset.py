@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ttt_kd_ros.classes import ClassList
-from ttt_kd_ros.data.folder import Content, Folder, Picture, Pose, array, level, matrix, picture_size, read_arrays
+from ttt_kd_ros.data.folder import Content, Picture, Pose, ScanFolder, array, level, matrix, picture_size, read_arrays
 from ttt_kd_ros.errors import DataError
 from ttt_kd_ros.frame import Camera
 from ttt_kd_ros.geometry.transforms import invert, rigid
@@ -33,7 +33,7 @@ T_CAMERA_SCAN = rigid(
 )
 
 
-class PandaSet(Folder):
+class PandaSet(ScanFolder):
     """Labelled scans with a colour picture each; in the scan frame x points right and y forward.
 
     The points are already free of ego motion: all are given at the scan's stamp.

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ttt_kd_ros.classes import ClassList
-from ttt_kd_ros.data.folder import Content, Folder, Picture, Pose, matrix, scan_number
+from ttt_kd_ros.data.folder import Content, Picture, Pose, ScanFolder, matrix, scan_number
 from ttt_kd_ros.errors import DataError
 from ttt_kd_ros.frame import Camera
 from ttt_kd_ros.geometry.transforms import invert
@@ -22,7 +22,7 @@ KIND = "simulated drive"
 VERSION = 1
 
 
-class Simulated(Folder):
+class Simulated(ScanFolder):
     """Labelled scans of a simulated LiDAR with pictures of any number of cameras, and the motion of the car.
 
     The points are given at their own times, as a driver of a real sensor publishes them.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,30 @@ class Method:
 
 
 @dataclass(frozen=True)
+class Pair:
+    """A row of a paper's table: what networks are trained on and what they are scored on.
+
+    Parameters
+    ----------
+    train
+        Name of the training set, which checkpoints are given by.
+    test
+        Test set and the words that choose its scenes, as ``ScanNet@val``.
+    paper
+        The paper's mIoU [%] of each method, as far as it has one.
+    """
+
+    train: str
+    test: str
+    paper: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def test_set(self) -> str:
+        """Name of the test set, which data are given by."""
+        return self.test.partition("@")[0]
+
+
+@dataclass(frozen=True)
 class Protocol:
     """How methods are scored.
 
@@ -36,6 +60,10 @@ class Protocol:
         Points farther from the sensor do not count; 0 counts all.
     classes
         Classes whose mean is the score; empty for all that the ground truth holds.
+    pairs
+        Rows of the paper's table that the protocol repeats; none for a protocol of its own.
+    paper
+        Where the paper's figures are from.
 
     Raises
     ------
@@ -47,6 +75,8 @@ class Protocol:
     steps: tuple[int, ...] = (10,)
     max_range_m: float = 0.0
     classes: tuple[str, ...] = ()
+    pairs: tuple[Pair, ...] = ()
+    paper: str = ""
 
     def __post_init__(self) -> None:
         names = [method.name for method in self.methods]
@@ -56,6 +86,8 @@ class Protocol:
             raise InputError(f"the protocol's steps {list(self.steps)} must be positive and rising")
         if not self.max_range_m >= 0:
             raise InputError(f"the protocol's max_range_m is {self.max_range_m}; it cannot be negative")
+        if self.pairs and (self.max_range_m or self.classes):
+            raise InputError("a protocol with pairs counts all points and classes; leave out max_range_m and classes")
 
     @property
     def source(self) -> str:
@@ -96,7 +128,8 @@ def load_protocol(name: str | Path) -> Protocol:
         values: dict[str, Any] = dict(yaml.safe_load(path.read_text()))
         methods = tuple(_method(name, given) for name, given in dict(values.pop("methods")).items())
         steps, classes = tuple(values.pop("steps", (10,))), tuple(values.pop("classes", ()))
-        return Protocol(methods, steps, classes=classes, **values)
+        pairs = tuple(Pair(**pair) for pair in values.pop("pairs", ()))
+        return Protocol(methods, steps, classes=classes, pairs=pairs, **values)
     except (InputError, TypeError, ValueError, KeyError, AttributeError, yaml.YAMLError) as error:
         raise InputError(f"{path}: {error}") from error
 

@@ -26,17 +26,22 @@ class OcclusionSettings:
         How far above and below a point nearer points are looked for; at least the angle between two beams.
     margin_m, margin_ratio
         A point is hidden if it lies more than ``margin_m + margin_ratio * depth`` behind the surface in front.
+    measured_margin_m, measured_margin_ratio
+        The same where a depth image tells the surface; the error of a depth camera grows with the distance.
     """
 
     cell_deg: float = 0.2
     window_deg: float = 1.0
     margin_m: float = 0.3
     margin_ratio: float = 0.03
+    measured_margin_m: float = 0.05
+    measured_margin_ratio: float = 0.02
 
     def __post_init__(self) -> None:
         if not 0 < self.cell_deg <= self.window_deg:
             raise InputError("occlusion needs 0 < cell_deg <= window_deg")
-        if self.margin_m < 0 or self.margin_ratio < 0:
+        margins = (self.margin_m, self.margin_ratio, self.measured_margin_m, self.measured_margin_ratio)
+        if min(margins) < 0:
             raise InputError("occlusion margins cannot be negative")
 
 
@@ -59,7 +64,12 @@ class Pairs:
     depth: Tensor
 
 
-def pair_points(points: Tensor, camera: Camera, occlusion: OcclusionSettings = OcclusionSettings()) -> Pairs:
+def pair_points(
+    points: Tensor,
+    camera: Camera,
+    occlusion: OcclusionSettings = OcclusionSettings(),
+    depth_image: Tensor | None = None,
+) -> Pairs:
     """Pair every point that the camera sees with its pixel.
 
     Parameters
@@ -70,11 +80,17 @@ def pair_points(points: Tensor, camera: Camera, occlusion: OcclusionSettings = O
         Intrinsics at the size of the picture.
     occlusion
         Settings of the depth buffer.
+    depth_image
+        (h, w) float32 [m] along the optical axis, 0 where unknown: where it tells, it decides what is hidden.
     """
     pixels, visible = project(camera, points)
     rows = visible.nonzero().squeeze(1)
     pixels, depth = pixels[rows], points[rows].norm(dim=1)
-    shown = ~_hidden(pixels, depth, camera, occlusion)
+    surface = depth.new_zeros(len(depth)) if depth_image is None else _at(depth_image, pixels, camera)
+    hidden = points[rows, 2] > surface * (1 + occlusion.measured_margin_ratio) + occlusion.measured_margin_m
+    if not surface.all():
+        hidden = torch.where(surface > 0, hidden, _hidden(pixels, depth, camera, occlusion))
+    shown = ~hidden
     return Pairs(rows[shown], pixels[shown], depth[shown])
 
 
@@ -98,6 +114,14 @@ def _hidden(pixels: Tensor, depth: Tensor, camera: Camera, settings: OcclusionSe
     below = _window_max(F.pad(nearness, (1, 1, 0, reach), value=-math.inf), reach)[1:]
     surface = -torch.minimum(above, below).flatten()[index]
     return depth * (1 - settings.margin_ratio) - settings.margin_m > surface
+
+
+def _at(depth_image: Tensor, pixels: Tensor, camera: Camera) -> Tensor:
+    """(M,) depth at pixels (M, 2) of a picture, whatever the size of the depth image."""
+    height, width = depth_image.shape
+    scale = pixels.new_tensor([width / camera.width, height / camera.height])
+    column, row = ((pixels + 0.5) * scale).long().unbind(dim=1)
+    return depth_image[row.clamp(0, height - 1), column.clamp(0, width - 1)]
 
 
 def _window_max(padded: Tensor, reach: int) -> Tensor:

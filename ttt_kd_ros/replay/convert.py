@@ -47,8 +47,11 @@ def convert(folder: Folder, bag: str | Path, *, storage: str = "mcap", raw: bool
     Raises
     ------
     DataError
-        If the bag exists already or a file of the folder cannot be read; nothing is left behind then.
+        If the bag exists already, the folder holds several scenes or a file of it cannot be read; nothing is left
+        behind then.
     """
+    if len(folder.scenes) > 1:
+        raise DataError(f"'{folder.name}' holds {len(folder.scenes)} scenes; a bag holds one: choose it with @NAME")
     with BagWriter(bag, storage) as writer:
         if folder.label_map:
             writer.remember(CLASSES_KEY, json.dumps(folder.classes.to_dict()))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from ttt_kd_ros.adaptation.settings import AdaptationSettings
 from ttt_kd_ros.errors import InputError
 from ttt_kd_ros.replay.bag import open_bag
 from ttt_kd_ros.replay.frames import BagFrames
@@ -40,15 +41,11 @@ def replay_in_process(bag: str | Path, settings: ReplaySettings, stamps: Collect
     Raises
     ------
     InputError
-        If the bag or checkpoint cannot be used, or a budget of time is set.
+        If the bag or checkpoint cannot be used, or the outcome would not be the same each time.
     """
     what = plan(bag, settings)
     node = what.node_settings
-    if node.adaptation.budget_ms:
-        raise InputError(
-            f"parameter 'adaptation.budget_ms' is {node.adaptation.budget_ms:g}: how many steps fit into it is not the "
-            "same each time; leave it 0 in process and bound the steps with adaptation.steps"
-        )
+    _check_repeatable(node.adaptation)
     with _deterministic():
         segmenter = load_segmenter(
             node.checkpoint, settings=node.adaptation, teacher=node.teacher, device=node.device, threads=node.threads
@@ -59,6 +56,20 @@ def replay_in_process(bag: str | Path, settings: ReplaySettings, stamps: Collect
         how = {"in_process": True, "seed": SEED, "parameters": dict(what.parameters)}
         write_result(settings.out, result, what.bag, how)
     return result
+
+
+def _check_repeatable(settings: AdaptationSettings) -> None:
+    for name in ("budget_ms", "deadline_ms"):
+        if value := getattr(settings, name):
+            raise InputError(
+                f"parameter 'adaptation.{name}' is {value:g}: how many steps fit into it is not the same each time; "
+                "leave it 0 in process and bound the steps with adaptation.steps"
+            )
+    if settings.in_background:
+        raise InputError(
+            "parameter 'adaptation.schedule' is background: which scans are trained on is not the same each time; set "
+            "it to before in process"
+        )
 
 
 def _segment(what: Plan, segmenter: Segmenter, stamps: Collection[int] | None) -> Result:

@@ -8,7 +8,10 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 
+from ttt_kd_ros.frame import AdaptationReport
+
 SCANS = "scans"
+ADAPTATION = "adaptation"
 
 RECEIVED = "received"
 PUBLISHED = "published"
@@ -58,6 +61,17 @@ CAMERA_CAUSES: Mapping[str, str] = {
     NO_TRANSFORM: "the camera's frame_id is not connected with the scan's; publish the transform between them",
     EXTRAPOLATION: "transforms are not known at the time of the picture or scan; publish them more often, or raise "
     "transform_wait_ms",
+}
+ADAPTATION_CAUSES: Mapping[str, str] = {
+    "not finite": "the steps were undone; lower adaptation.learning_rate",
+    "out of memory": "the GPU's memory does not suffice; choose a smaller adaptation.scope or fewer pictures",
+    "collapse": "the adapted weights gave nearly all points one label, so the source weights are back; lower "
+    "adaptation.learning_rate or steps",
+    "disagreement": "the adapted weights changed too many labels, so the source weights are back; lower "
+    "adaptation.learning_rate or steps, or raise adaptation.disagreement_share",
+    "time jump": "stamps went back, so the source weights are back; set adaptation.jump_s to 0 to keep others",
+    "trainer died": "the process that trains in the background ended and is started again; look at its last words in "
+    "the log and at the memory that is left",
 }
 ANSWERED = frozenset({NO_STAMP, EMPTY, NOT_DESKEWED})
 """Causes for which a scan is answered nonetheless."""
@@ -131,7 +145,7 @@ class Status:
     Parameters
     ----------
     subject
-        ``scans`` or ``camera <name>``.
+        ``scans``, ``adaptation``, ``camera <name>`` or ``qos``.
     level
         The worst of what happened lately.
     causes
@@ -171,6 +185,23 @@ def status(subject: str, topic: str, now: Snapshot, before: Snapshot) -> Status:
         texts.insert(0, f"nothing arrives; {SILENCE_MEND}")
     message = f"{topic}: {'; '.join(texts)}" if texts else f"{recent[done]} {done}"
     return Status(subject, _worst(causes), causes, message, totals)
+
+
+def count_adaptation(counts: Counts, report: AdaptationReport) -> None:
+    """Count what test-time training did on a scan."""
+    if report.steps:
+        counts.add(ADAPTATION, USED)
+    for cause in ADAPTATION_CAUSES.keys() & {report.stopped_by, report.reset_by}:
+        counts.add(ADAPTATION, cause)
+
+
+def adaptation_status(now: Snapshot, before: Snapshot) -> Status:
+    """How adaptation fared between two snapshots of `Counts`."""
+    totals = {event: now.counts[ADAPTATION, event] for event in (USED, *ADAPTATION_CAUSES)}
+    recent = {event: total - before.counts[ADAPTATION, event] for event, total in totals.items()}
+    causes = tuple(cause for cause in ADAPTATION_CAUSES if recent[cause])
+    message = "; ".join(_text(cause, recent[cause], ADAPTATION_CAUSES[cause], "") for cause in causes)
+    return Status(ADAPTATION, _worst(causes), causes, message or f"{recent[USED]} used", totals)
 
 
 def _text(cause: str, times: int, mend: str, detail: str) -> str:

@@ -9,7 +9,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from std_msgs.msg import Header
 
 from ttt_kd_ros.frame import AdaptationReport
-from ttt_kd_ros.ros.counts import Status
+from ttt_kd_ros.ros.counts import ADAPTATION_CAUSES, Status
 
 
 def diagnostics_message(node: str, statuses: Iterable[Status], stamp: Time) -> DiagnosticArray:
@@ -55,12 +55,14 @@ def report_message(
         "paired_points": report.paired_points,
         "trusted": report.trusted,
         "weight_version": report.weight_version,
+        "reset_by": report.reset_by,
+        "skipped": report.skipped,
         "cameras": ",".join(cameras),
         **{f"time_{stage}_ms": f"{ms:.3f}" for stage, ms in timings_ms.items()},
     }
-    status = DiagnosticStatus(
-        level=DiagnosticStatus.OK, name=f"{node}: scan", message=report.stopped_by, values=_key_values(values)
-    )
+    bad = {report.stopped_by, report.reset_by} & ADAPTATION_CAUSES.keys()
+    level = DiagnosticStatus.WARN if bad else DiagnosticStatus.OK
+    status = DiagnosticStatus(level=level, name=f"{node}: scan", message=report.stopped_by, values=_key_values(values))
     return DiagnosticArray(header=header, status=[status])
 
 

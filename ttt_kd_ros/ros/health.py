@@ -9,7 +9,7 @@ from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from rclpy.publisher import Publisher
 
-from ttt_kd_ros.ros.counts import SCANS, Counts, Level, Status, camera_subject, status
+from ttt_kd_ros.ros.counts import SCANS, Counts, Level, Status, adaptation_status, camera_subject, status
 from ttt_kd_ros.ros.diagnostics import diagnostics_message
 from ttt_kd_ros.ros.parameters import NodeSettings
 from ttt_kd_ros.ros.qos import Topics
@@ -67,6 +67,7 @@ class Health:
         now = self._counts.snapshot()
         for subject, topic in self._subjects.items():
             yield status(subject, topic, now, self._reported)
+        yield adaptation_status(now, self._reported)
         self._reported = now
 
     def _connections(self) -> Status:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -14,7 +15,7 @@ from ttt_kd_ros.errors import InputError
 from ttt_kd_ros.frame import CameraView, Frame, Segmentation
 from ttt_kd_ros.geometry.seen import SeenPoints, seen_points
 from ttt_kd_ros.ros.model_thread import ModelThread
-from ttt_kd_ros.segmenter import Segmenter
+from ttt_kd_ros.schedule import ScheduledSegmenter
 
 
 class Model:
@@ -35,7 +36,9 @@ class Model:
         If the segmenter cannot be loaded.
     """
 
-    def __init__(self, load: Callable[[], Segmenter], thread: ModelThread, settings: AdaptationSettings) -> None:
+    def __init__(
+        self, load: Callable[[], ScheduledSegmenter], thread: ModelThread, settings: AdaptationSettings
+    ) -> None:
         self._thread = thread
         self._segmenter = thread.run(load)
         self._settings = settings
@@ -46,9 +49,9 @@ class Model:
         """What the labels mean."""
         return self._segmenter.classes
 
-    def segment(self, frame: Frame) -> Segmentation:
-        """Adapt to a frame and label its points."""
-        segmentation = self._thread.run(self._segmenter.segment, frame)
+    def segment(self, frame: Frame, due: float = math.inf) -> Segmentation:
+        """Adapt to a frame and label its points until a time on the monotonic clock [s]."""
+        segmentation = self._thread.run(self._segmenter.segment, frame, due)
         report = segmentation.adaptation
         if self._paused and report.stopped_by == "off":
             return replace(segmentation, adaptation=replace(report, stopped_by="paused"))
@@ -101,6 +104,10 @@ class Model:
             If they cannot be used; the weights are as before then.
         """
         self._thread.run(self._segmenter.load_weights, _given(path))
+
+    def close(self) -> None:
+        """End what the segmenter does beside the scans."""
+        self._thread.run(self._segmenter.close)
 
     def stop(self) -> None:
         """Begin no more steps, from now on and in the scan that is being segmented."""

@@ -17,6 +17,7 @@ from ttt_kd_ros.adaptation.settings import (
     METHODS,
     MODES,
     OPTIMIZERS,
+    SCHEDULES,
     SCOPE_DEFAULT,
     SCOPES,
     AdaptationSettings,
@@ -167,6 +168,23 @@ PARAMETERS: tuple[Parameter, ...] = (
         live=True,
     ),
     Parameter(
+        "adaptation.schedule",
+        _ADAPTATION.schedule,
+        "`before`: a scan is adapted to, then published; `background`: it is published at once with the newest "
+        "weights, while a second process of low priority trains on the latest scan with pictures. `background` needs "
+        "the mode `online`.",
+        choices=SCHEDULES,
+        live=True,
+    ),
+    Parameter(
+        "adaptation.deadline_ms",
+        _ADAPTATION.deadline_ms,
+        "Time from a scan's arrival to its published cloud, which the schedule `before` keeps: no step is taken that, "
+        "by what steps, prediction and publishing took lately, would end too late; 0: no deadline.",
+        (0, 60_000),
+        live=True,
+    ),
+    Parameter(
         "adaptation.method",
         _ADAPTATION.method,
         "What the steps minimise: `kd` is test-time training by distillation; the others are there to compare with.",
@@ -232,11 +250,50 @@ PARAMETERS: tuple[Parameter, ...] = (
         live=True,
     ),
     Parameter(
+        "adaptation.pull",
+        _ADAPTATION.pull,
+        "Share of the way back to the source weights that the weights go after each step.",
+        (0, 1),
+        live=True,
+    ),
+    Parameter(
+        "adaptation.collapse_share",
+        _ADAPTATION.collapse_share,
+        "The source weights come back if the adapted ones give more than this share of a scan one label and the source "
+        "ones do not; 1: never.",
+        (0, 1),
+        live=True,
+    ),
+    Parameter(
+        "adaptation.disagreement_share",
+        _ADAPTATION.disagreement_share,
+        "The source weights come back if, after the steps on a scan, more than this share of what lies near the view "
+        "has another label than the source model gives it; 1: never.",
+        (0, 1),
+        live=True,
+    ),
+    Parameter(
+        "adaptation.jump_s",
+        _ADAPTATION.jump_s,
+        "The source weights come back if a scan's stamp is earlier than the last one's by more than this, as when a "
+        "bag begins again; 0: never.",
+        (0, 1_000_000),
+        live=True,
+    ),
+    Parameter(
         "adaptation.trust",
         _ADAPTATION.trust,
         "Where the cosine of the source model's image features with the teacher's is less than this share of its level "
         "in training, the adapted weights label only what lies near the view, and the source model the rest; 0: every "
         "scan is trusted.",
+        (0, 1),
+        live=True,
+    ),
+    Parameter(
+        "adaptation.scan_statistics",
+        _ADAPTATION.scan_statistics,
+        "Share of the scan's own statistics in the batch norms, which fits the network to another sensor without a "
+        "gradient and needs no camera; costs one forward pass; 0: the statistics of training.",
         (0, 1),
         live=True,
     ),

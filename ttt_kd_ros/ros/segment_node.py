@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import sys
 import threading
@@ -25,12 +26,13 @@ from rclpy.validate_topic_name import validate_topic_name
 from sensor_msgs.msg import PointCloud2
 from tf2_ros import Buffer
 
+from ttt_kd_ros.adaptation.cost import RunningCost
 from ttt_kd_ros.adaptation.settings import AdaptationSettings
 from ttt_kd_ros.errors import InputError
 from ttt_kd_ros.frame import Frame, Segmentation
 from ttt_kd_ros.ros.assembly import FrameAssembler, ImageMessage, ScanJob
 from ttt_kd_ros.ros.collector import Collector
-from ttt_kd_ros.ros.counts import PUBLISHED, SCANS, SEGMENTER, Counts
+from ttt_kd_ros.ros.counts import PUBLISHED, SCANS, SEGMENTER, Counts, count_adaptation
 from ttt_kd_ros.ros.declaration import declare_parameters, read_value
 from ttt_kd_ros.ros.health import Health
 from ttt_kd_ros.ros.inputs import Inputs
@@ -44,7 +46,8 @@ from ttt_kd_ros.ros.qos import Topics
 from ttt_kd_ros.ros.services import Services
 from ttt_kd_ros.ros.transforms import Transforms
 from ttt_kd_ros.ros.worker import Worker
-from ttt_kd_ros.segmenter import Segmenter, free_memory, load_segmenter
+from ttt_kd_ros.schedule import ScheduledSegmenter, load_scheduled
+from ttt_kd_ros.segmenter import free_memory
 
 FAILURES = (ArithmeticError, LookupError, RuntimeError, ValueError)
 """What computing with one scan's numbers can end in."""
@@ -54,11 +57,11 @@ SHUTDOWN_S = 1.0
 
 
 class LoadSegmenter(Protocol):
-    """`load_segmenter`, or what stands for it."""
+    """`load_scheduled`, or what stands for it."""
 
     def __call__(
         self, checkpoint: str | Path, *, settings: AdaptationSettings, teacher: str, device: str, threads: int
-    ) -> Segmenter:
+    ) -> ScheduledSegmenter:
         """Load a segmenter."""
 
 
@@ -82,10 +85,11 @@ class SegmentNode(LifecycleNode):
         If a parameter has a value that is not allowed.
     """
 
-    def __init__(self, load: LoadSegmenter = load_segmenter, **options: Any) -> None:
+    def __init__(self, load: LoadSegmenter = load_scheduled, **options: Any) -> None:
         super().__init__(NODE, **options)
         self._load_segmenter = load
         self._counts = Counts()
+        self._publishing = RunningCost()
         self._model_thread = ModelThread()
         self._model: Model | None = None
         self._collector: Collector[PointCloud2, ImageMessage] | None = None
@@ -199,6 +203,8 @@ class SegmentNode(LifecycleNode):
         return self._model
 
     def _forget_model(self) -> None:
+        if self._model is not None:
+            self._model.close()
         self._model = None
         self._model_thread.run(free_memory)
 
@@ -238,13 +244,15 @@ class SegmentNode(LifecycleNode):
         if frame is None:
             return
         prepared = time.monotonic_ns()
-        segmentation = self._segment(model, frame)
+        segmentation = self._segment(model, frame, self._due(job, settings.adaptation.deadline_ms))
         if segmentation is None:
             return
         segmented = time.monotonic_ns()
         self._outputs.publish_cloud(job, segmentation, settings.pass_fields)
         self._counts.add(SCANS, PUBLISHED)
+        count_adaptation(self._counts, segmentation.adaptation)
         end = time.monotonic_ns()
+        self._publishing.add((end - segmented) / 1e9)
         stages = {
             "wait": start - job.arrival,
             "prepare": prepared - start,
@@ -255,9 +263,13 @@ class SegmentNode(LifecycleNode):
         self._outputs.publish_report(job, frame, segmentation, timings_ms)
         self._show(job, frame, segmentation, model)
 
-    def _segment(self, model: Model, frame: Frame) -> Segmentation | None:
+    def _due(self, job: ScanJob, deadline_ms: float) -> float:
+        """When the segmenter must be done with a scan for it to be published in time, on the monotonic clock [s]."""
+        return job.arrival / 1e9 + deadline_ms / 1e3 - self._publishing.estimate if deadline_ms else math.inf
+
+    def _segment(self, model: Model, frame: Frame, due: float) -> Segmentation | None:
         try:
-            return model.segment(frame)
+            return model.segment(frame, due)
         except FAILURES as error:
             self._counts.add(SCANS, SEGMENTER, f"{type(error).__name__}: {error}")
             return None
@@ -269,7 +281,7 @@ class SegmentNode(LifecycleNode):
             self.get_logger().warning(f"no overlay of a picture: {error}", throttle_duration_sec=10)
 
 
-def main(args: list[str] | None = None, load: LoadSegmenter = load_segmenter) -> NoReturn:
+def main(args: list[str] | None = None, load: LoadSegmenter = load_scheduled) -> NoReturn:
     """Run the node until it is interrupted, then exit with 0; with 1 if it could not start or broke.
 
     The process ends at once, without the interpreter's clearing up: that frees torch for longer than a robot should

@@ -168,6 +168,11 @@ class PointPyramid:
     down: tuple[WeightedSum, ...]
     up: tuple[WeightedSum, ...]
 
+    @property
+    def coarsest(self) -> int:
+        """Number of points of the coarsest level."""
+        return self.neighbourhoods[-1].inputs
+
     def crop(self, keep: Tensor) -> PointPyramid:
         """The pyramid of the finest points that the (V,) bool mask keeps."""
         depth = len(self.neighbourhoods)

@@ -80,6 +80,11 @@ class Pyramid:
     neighbours: tuple[KernelMap, ...]
     down: tuple[KernelMap, ...]
 
+    @property
+    def coarsest(self) -> int:
+        """Number of voxels of the coarsest level."""
+        return self.neighbours[-1].outputs
+
     def crop(self, keep: Tensor) -> Pyramid:
         """The maps that `build_pyramid` would build from the kept keys, cut from those of all keys.
 

@@ -1,0 +1,133 @@
+"""Steps that fit before the labels are due, by what they took lately."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from stripes import StripesTeacher, camera_view
+
+from ttt_kd_ros.adaptation.cost import Pace, RunningCost
+from ttt_kd_ros.adaptation.settings import AdaptationSettings
+from ttt_kd_ros.frame import Frame, Scan
+from ttt_kd_ros.segmenter import Segmenter
+
+TEACHER_S, FORWARD_S = 0.05, 0.02
+
+
+class StoppedClock:
+    """Goes on when told to."""
+
+    def __init__(self):
+        self.now = 100.0
+
+    def __call__(self):
+        return self.now
+
+    def go_on(self, seconds):
+        self.now += seconds
+
+
+@pytest.fixture
+def clock():
+    return StoppedClock()
+
+
+@pytest.fixture
+def segmenter(network, clock):
+    """The teacher and each pass through the network take a fixed time, all else none."""
+    teacher = StripesTeacher()
+    features = teacher.features
+
+    def slow_features(image):
+        clock.go_on(TEACHER_S)
+        return features(image)
+
+    teacher.features = slow_features
+    network.register_forward_hook(lambda *_: clock.go_on(FORWARD_S))
+    settings = AdaptationSettings(steps=20, learning_rate=1e-3, min_pairs=50, trust=0.0, scan_statistics=0.0)
+    return Segmenter(network, teacher, settings, clock)
+
+
+@pytest.fixture
+def frame(street_points):
+    return Frame(Scan(street_points.numpy(), np.eye(4)), (camera_view(),))
+
+
+def test_one_slow_moment_in_twenty_does_not_count():
+    cost = RunningCost()
+    for seconds in (0.010, 0.012, 5.0, 0.011):
+        cost.add(seconds)
+    assert cost.estimate == 0.012
+
+
+def test_what_the_machine_needed_long_ago_does_not_count(clock):
+    cost = RunningCost()
+    for seconds in [1.0] * 20 + [0.1] * 19:
+        cost.add(seconds)
+    assert cost.estimate == 0.1
+
+
+def test_a_stage_that_never_fits_is_tried_again_some_day(clock):
+    pace = Pace(clock)
+    pace.add("predict", 0.1)
+    pace.add("step", 0.4)
+    tries = 0
+    while not pace.fits(clock() + 0.4, "step"):
+        pace.fade("step")
+        tries += 1
+    assert 50 < tries < 100
+
+
+def test_the_first_scan_only_shows_what_a_prediction_costs(segmenter, frame, clock):
+    due = clock() + 0.2
+    report = segmenter.segment(frame, due).adaptation
+    assert (report.steps, report.stopped_by) == (0, "deadline")
+    assert clock() <= due
+
+
+def test_as_many_steps_are_taken_as_end_in_time(segmenter, frame, clock):
+    segmenter.segment(frame, clock() + 0.2)
+    for _ in range(3):
+        due = clock() + 0.2
+        report = segmenter.segment(frame, due).adaptation
+        assert (report.steps, report.stopped_by) == (6, "deadline")
+        assert due - FORWARD_S < clock() <= due
+
+
+def test_time_that_passed_before_counts(segmenter, frame, clock):
+    for _ in range(2):
+        segmenter.segment(frame, clock() + 0.2)
+    assert segmenter.segment(frame, clock() + 0.14).adaptation.steps == 3
+
+
+def test_without_time_for_a_step_the_teacher_is_not_asked(segmenter, frame, clock):
+    for _ in range(2):
+        segmenter.segment(frame, clock() + 0.2)
+    start = clock()
+    report = segmenter.segment(frame, start + 0.06).adaptation
+    assert (report.steps, report.stopped_by) == (0, "deadline")
+    assert clock() - start == pytest.approx(FORWARD_S)
+
+
+def test_without_a_deadline_all_steps_are_taken(segmenter, frame):
+    assert segmenter.segment(frame, math.inf).adaptation.steps == 20
+
+
+def test_mode_off_needs_no_time(segmenter, frame, clock):
+    segmenter.configure(replace(segmenter.settings, mode="off"))
+    assert segmenter.segment(frame, clock() - 1).adaptation.stopped_by == "off"
+
+
+def test_the_scan_s_statistics_come_before_the_steps_and_count(segmenter, frame, clock):
+    segmenter.configure(replace(segmenter.settings, scan_statistics=0.3))
+    for _ in range(2):
+        segmenter.segment(frame, clock() + 0.2)
+    due = clock() + 0.2
+    answer = segmenter.segment(frame, due)
+    assert answer.adaptation.steps == 5
+    assert answer.timings_ms["statistics"] == pytest.approx(FORWARD_S * 1e3)
+    assert clock() <= due
+    assert "statistics" not in segmenter.segment(frame, clock() + 0.03).timings_ms

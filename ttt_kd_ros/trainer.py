@@ -1,0 +1,46 @@
+"""The process that takes gradient steps beside the scans; see `ttt_kd_ros.background`."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+from multiprocessing.connection import Connection
+
+from ttt_kd_ros.background import Start, Trained
+from ttt_kd_ros.segmenter import Segmenter, load_segmenter
+
+LOWEST_PRIORITY = 19
+
+
+def main() -> None:
+    """Train on the scans that come over the connection with the number of the first argument until it ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the node's to answer
+    os.nice(LOWEST_PRIORITY)
+    with Connection(int(sys.argv[1])) as connection, contextlib.suppress(EOFError, ConnectionError):
+        _serve(connection)
+
+
+def _serve(connection: Connection) -> None:
+    how = connection.recv()
+    threads = how["threads"] or os.cpu_count() or 1
+    segmenter = load_segmenter(**how | {"threads": max(1, threads // 2)})
+    number = 0
+    while True:
+        connection.send("ready")
+        start, frame = connection.recv()
+        if start.number != number:
+            _begin(segmenter, start)
+            number = start.number
+        report = segmenter.segment(frame).adaptation
+        connection.send(Trained(number, report, segmenter.weights()))
+
+
+def _begin(segmenter: Segmenter, start: Start) -> None:
+    segmenter.configure(start.settings)
+    segmenter.take(start.weights)
+
+
+if __name__ == "__main__":
+    main()
