@@ -23,7 +23,7 @@ from ttt_kd_ros.model.checkpoint import load_checkpoint, save_checkpoint
 from ttt_kd_ros.model.network import Network, NetworkConfig, TeacherSpec
 from ttt_kd_ros.segmenter import load_segmenter
 
-ADAPTATION = AdaptationSettings(steps=3, learning_rate=1e-2, trust=0)
+ADAPTATION = AdaptationSettings(steps=3, learning_rate=1e-2, trust=0, scan_statistics=0, collapse_share=1)
 SETTINGS = FitSettings(ADAPTATION, passes=2, min_agreement=0)
 
 
@@ -60,7 +60,15 @@ def test_a_pass_that_goes_too_far_is_undone_and_ends_the_fit(network, frames):
     before = weights(network)
     settings = replace(SETTINGS, adaptation=replace(ADAPTATION, learning_rate=0.3), min_agreement=0.99)
     _, passes = fit(network, StripesTeacher(), frames, settings, {}, quietly)
-    assert [done.kept for done in passes] == [False]
+    assert [done.undone_by for done in passes] == ["agreement"]
+    assert equal(before, weights(network))
+
+
+def test_a_pass_in_which_the_weights_went_back_to_the_source_s_is_undone(network, frames):
+    before = weights(network)
+    guarded = replace(SETTINGS, adaptation=replace(ADAPTATION, disagreement_share=0.0))
+    _, passes = fit(network, StripesTeacher(), frames, guarded, {}, quietly)
+    assert [done.undone_by for done in passes] == ["disagreement"]
     assert equal(before, weights(network))
 
 
@@ -96,6 +104,7 @@ def test_what_cannot_be_fitted_to_is_refused(network, frames):
         ({"passes": 0}, "passes is 0"),
         ({"min_agreement": 2}, "min_agreement is 2"),
         ({"adaptation": AdaptationSettings(mode="off")}, "adapts online"),
+        ({"adaptation": AdaptationSettings()}, "statistics of training"),
     ],
 )
 def test_settings_out_of_range_are_refused(values, message):

@@ -65,7 +65,9 @@ def run(args: argparse.Namespace) -> int:
     from ttt_kd_ros.teacher.load import load_teacher
 
     settings = FitSettings(
-        AdaptationSettings(steps=args.steps, scope=args.scope, trust=args.trust), args.passes, args.min_agreement
+        AdaptationSettings(steps=args.steps, scope=args.scope, trust=args.trust, scan_statistics=0),
+        args.passes,
+        args.min_agreement,
     )
     device = find_device(args.device)
     if args.threads:

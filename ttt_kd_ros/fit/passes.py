@@ -30,14 +30,16 @@ class FitSettings:
     Parameters
     ----------
     adaptation
-        The steps on each scan; the mode is ``online``.
+        The steps on each scan; the mode is ``online``, and the batch norms keep the statistics of training, because a
+        checkpoint is for more than the last scan.
     passes
         How often the recording is gone through.
     min_agreement
-        A pass in which a smaller share of the points has the source model's label is undone, and ends the fit.
+        A pass in which a smaller share of the points has the source model's label, or in which the weights went back to
+        the source's (`AdaptationSettings.collapse_share`), is undone and ends the fit.
     """
 
-    adaptation: AdaptationSettings = AdaptationSettings()
+    adaptation: AdaptationSettings = AdaptationSettings(scan_statistics=0)
     passes: int = 3
     min_agreement: float = 0.7
 
@@ -48,6 +50,8 @@ class FitSettings:
             raise InputError(f"min_agreement is {self.min_agreement:g}; it is a share, 0 to 1")
         if self.adaptation.mode != "online":
             raise InputError(f"a fit adapts online, not {self.adaptation.mode}")
+        if self.adaptation.scan_statistics:
+            raise InputError("a fit keeps the statistics of training; set scan_statistics to 0")
 
 
 @dataclass(frozen=True)
@@ -81,15 +85,21 @@ class Pass:
         Distillation loss before the first and after the last step on a scan, mean over the scans.
     agreement
         Share of the points that have the source model's label after the steps on their scan, mean over the scans.
-    kept
-        Whether the weights of this pass were kept.
+    undone_by
+        Why the weights are those from before the pass: ``agreement``, or what sent them back to the source's; empty if
+        they were kept.
     """
 
     steps: int
     kd_loss_begin: float
     kd_loss_end: float
     agreement: float
-    kept: bool
+    undone_by: str = ""
+
+    @property
+    def kept(self) -> bool:
+        """Whether the weights of this pass were kept."""
+        return not self.undone_by
 
 
 def survey(segmenter: Segmenter, frames: Iterable[Frame]) -> Survey:
@@ -159,7 +169,8 @@ def fit(
     for number in range(1, settings.passes + 1):
         statistics = MeanStatistics(network)
         done = _pass(segmenter, progress(frames, f"pass {number} of {settings.passes}"), source, statistics)
-        passes.append(replace(done, kept=done.agreement >= settings.min_agreement))
+        too_far = not done.undone_by and done.agreement < settings.min_agreement
+        passes.append(replace(done, undone_by="agreement") if too_far else done)
         if not passes[-1].kept:
             break
         fitted = _weights(network) | statistics.mean
@@ -193,7 +204,7 @@ class MeanStatistics:
 
 
 def _pass(segmenter: Segmenter, frames: Iterable[Frame], source: Survey, statistics: MeanStatistics) -> Pass:
-    steps, losses, agreement = 0, [], []
+    steps, losses, agreement, reset_by = 0, [], [], ""
     for frame, labels, trusted in zip(frames, source.labels, source.trusted, strict=True):
         if not trusted:
             continue
@@ -202,7 +213,8 @@ def _pass(segmenter: Segmenter, frames: Iterable[Frame], source: Survey, statist
         valid = labels != IGNORE_LABEL
         agreement.append(float((answer.labels == labels)[valid].mean()))
         steps += answer.adaptation.steps
+        reset_by = reset_by or answer.adaptation.reset_by
         if answer.adaptation.steps:
             losses.append((answer.adaptation.kd_losses[0], answer.adaptation.kd_losses[-1]))
     begin, end = np.mean(losses or [(math.nan, math.nan)], axis=0).tolist()
-    return Pass(steps, begin, end, float(np.mean(agreement)), kept=True)
+    return Pass(steps, begin, end, float(np.mean(agreement)), reset_by)

@@ -21,7 +21,7 @@ def text(survey: Survey, passes: Sequence[Pass], change: Change) -> str:
     scans = len(survey.labels)
     lines = [f"scans      {scans}, {sum(survey.paired)} with pictures, {sum(survey.trusted)} trusted"]
     for number, done in enumerate(passes, start=1):
-        undone = "" if done.kept else ", undone: too far from the source model"
+        undone = "" if done.kept else f", undone: {done.undone_by}"
         lines.append(
             f"pass {number:<5} KD loss {done.kd_loss_begin:.4f} -> {done.kd_loss_end:.4f}, {done.steps} steps, "
             f"agreement {100 * done.agreement:.1f} %{undone}"
