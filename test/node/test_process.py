@@ -150,7 +150,7 @@ DEAF = WORKING + "threading.Event().wait(60)"
 
 @pytest.mark.parametrize("body", [STEPS, DEAF], ids=["steps", "one long call"])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.fault("SIGINT or SIGTERM in a scan", "the node ends within 2 s with exit code 0")
+@pytest.mark.fault("SIGINT or SIGTERM in a scan", "the node ends with exit code 0, on an idle machine within 2 s")
 def test_a_signal_during_a_scan_ends_the_node_soon_with_exit_code_zero(start_process, world, number, body):
     process = start_process("-c", FAKE.format(body=body), checkpoint="fake")
     wait_until_ready(process)
@@ -159,7 +159,7 @@ def test_a_signal_during_a_scan_ends_the_node_soon_with_exit_code_zero(start_pro
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.fault("SIGINT or SIGTERM in real steps", "the node ends within 2 s with exit code 0")
+@pytest.mark.fault("SIGINT or SIGTERM in real steps", "the node ends with exit code 0, on an idle machine within 2 s")
 def test_a_signal_during_real_steps_ends_the_node_soon_with_exit_code_zero(start_process, world, number):
     steps = {"adaptation__steps": "1000", "adaptation__min_pairs": "1", "cameras": "[front]", "image_wait_ms": "2000.0"}
     process = start_process(*NODE, threads="1", **steps)
@@ -180,7 +180,7 @@ def test_a_signal_during_real_steps_ends_the_node_soon_with_exit_code_zero(start
     assert_ends_soon(process, number)
 
 
-@pytest.mark.fault("SIGINT while training in the background", "the node ends within 2 s, the training with it")
+@pytest.mark.fault("SIGINT while training in the background", "node and training end, on an idle machine within 2 s")
 def test_a_signal_while_training_in_the_background_ends_both_processes_soon(start_process, world):
     process = start_process(*NODE, threads="1", adaptation__schedule="background")
     wait_until_ready(process)
@@ -196,7 +196,7 @@ def children(pid: int) -> list[int]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.fault("SIGINT or SIGTERM while loading", "the node ends within 2 s with exit code 0")
+@pytest.mark.fault("SIGINT or SIGTERM while loading", "the node ends with exit code 0, on an idle machine within 2 s")
 def test_a_signal_while_the_model_is_loaded_ends_the_node_soon_with_exit_code_zero(start_process, number):
     process = start_process("-c", LOADING, checkpoint="fake")
     assert "loading" in process.stderr.readline()
