@@ -72,16 +72,6 @@ def test_a_pass_in_which_the_weights_went_back_to_the_source_s_is_undone(network
     assert equal(before, weights(network))
 
 
-def test_the_batch_norms_get_the_mean_of_the_scans_statistics(network, frames):
-    norm = network.backbone.stem.norm
-    source, seen = norm.running_mean.clone(), []
-    norm.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].mean(dim=0)))
-    settings = replace(SETTINGS, adaptation=replace(ADAPTATION, scope="decoder", scan_statistics=0.3))
-    fit(network, StripesTeacher(), frames, settings, {}, quietly)
-    assert len(seen) == 4  # two scans in two passes
-    torch.testing.assert_close(norm.running_mean, 0.7 * source + 0.3 * (seen[2] + seen[3]) / 2)
-
-
 def test_scans_that_are_not_trusted_or_without_pictures_are_left_out(network, frames):
     frames = [replace(frames[0], views=()), *frames]
     survey, (done,) = fit(network, StripesTeacher(), frames, replace(SETTINGS, passes=1), {}, quietly)

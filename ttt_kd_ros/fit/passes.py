@@ -8,9 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from ttt_kd_ros.adaptation.settings import AdaptationSettings
 from ttt_kd_ros.errors import DataError, InputError
@@ -139,8 +137,7 @@ def fit(
     """Fit a network in place.
 
     Steps are taken on trusted scans alone: weights that are written to a checkpoint label everything, also what no
-    camera sees. The batch norms get the mean of the statistics that these scans had (`scan_statistics`) in the last
-    pass that was kept.
+    camera sees.
 
     Parameters
     ----------
@@ -160,56 +157,26 @@ def fit(
     DataError
         If there is no scan to fit to (see `survey`).
     """
-    fitted = _weights(network)
-    as_trained = replace(settings.adaptation, scan_statistics=0.0)
-    segmenter = Segmenter(network, teacher, as_trained, training=training)
+    segmenter = Segmenter(network, teacher, settings.adaptation, training=training)
     source = survey(segmenter, progress(frames, "source model"))
-    segmenter.configure(settings.adaptation)
     passes: list[Pass] = []
     for number in range(1, settings.passes + 1):
-        statistics = MeanStatistics(network)
-        done = _pass(segmenter, progress(frames, f"pass {number} of {settings.passes}"), source, statistics)
+        before = {name: value.clone() for name, value in network.backbone.state_dict().items()}
+        done = _pass(segmenter, progress(frames, f"pass {number} of {settings.passes}"), source)
         too_far = not done.undone_by and done.agreement < settings.min_agreement
         passes.append(replace(done, undone_by="agreement") if too_far else done)
         if not passes[-1].kept:
+            network.backbone.load_state_dict(before)
             break
-        fitted = _weights(network) | statistics.mean
-    network.backbone.load_state_dict(fitted)
     return source, passes
 
 
-def _weights(network: Network) -> dict[str, Tensor]:
-    return {name: value.clone() for name, value in network.backbone.state_dict().items()}
-
-
-class MeanStatistics:
-    """Mean over scans of the statistics in a network's batch norms."""
-
-    def __init__(self, network: Network) -> None:
-        buffers = network.backbone.named_buffers()
-        self._buffers = {name: value for name, value in buffers if value.is_floating_point()}
-        self._total = {name: torch.zeros_like(value) for name, value in self._buffers.items()}
-        self._scans = 0
-
-    def add(self) -> None:
-        """Take in the statistics as they are."""
-        for name, value in self._buffers.items():
-            self._total[name] += value
-        self._scans += 1
-
-    @property
-    def mean(self) -> dict[str, Tensor]:
-        """By the names in the backbone's state; of one scan at least."""
-        return {name: total / self._scans for name, total in self._total.items()}
-
-
-def _pass(segmenter: Segmenter, frames: Iterable[Frame], source: Survey, statistics: MeanStatistics) -> Pass:
+def _pass(segmenter: Segmenter, frames: Iterable[Frame], source: Survey) -> Pass:
     steps, losses, agreement, reset_by = 0, [], [], ""
     for frame, labels, trusted in zip(frames, source.labels, source.trusted, strict=True):
         if not trusted:
             continue
         answer = segmenter.segment(frame)
-        statistics.add()
         valid = labels != IGNORE_LABEL
         agreement.append(float((answer.labels == labels)[valid].mean()))
         steps += answer.adaptation.steps
