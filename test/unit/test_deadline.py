@@ -135,7 +135,7 @@ def test_mode_off_needs_no_time(segmenter, frame, clock):
 
 def test_the_scan_s_statistics_come_before_the_steps_and_count(segmenter, frame, clock):
     segmenter.configure(replace(segmenter.settings, scan_statistics=0.3))
-    for _ in range(2):
+    for _ in range(4):
         segmenter.segment(frame, clock() + 0.2)
     due = clock() + 0.2
     answer = segmenter.segment(frame, due)
