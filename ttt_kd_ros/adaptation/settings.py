@@ -116,7 +116,7 @@ class AdaptationSettings:
     disagreement_share: float = 1.0
     jump_s: float = 1.0
     trust: float = 0.8
-    scan_statistics: float = 0.3
+    scan_statistics: float = 0.0
     min_pairs: int = 100
     margin_m: float = 4.0
 
