@@ -94,7 +94,7 @@ def test_what_cannot_be_fitted_to_is_refused(network, frames):
         ({"passes": 0}, "passes is 0"),
         ({"min_agreement": 2}, "min_agreement is 2"),
         ({"adaptation": AdaptationSettings(mode="off")}, "adapts online"),
-        ({"adaptation": AdaptationSettings()}, "statistics of training"),
+        ({"adaptation": AdaptationSettings(scan_statistics=0.3)}, "statistics of training"),
     ],
 )
 def test_settings_out_of_range_are_refused(values, message):
