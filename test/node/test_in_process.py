@@ -29,7 +29,13 @@ from ttt_kd_ros.replay.settings import ReplaySettings, plan
 from ttt_kd_ros.ros.counts import Counts
 
 CLASSES = load_classes("street6")
-PARAMETERS = {"adaptation.steps": 3, "adaptation.min_pairs": 1, "adaptation.learning_rate": 0.01, "threads": 1}
+PARAMETERS = {
+    "adaptation.steps": 3,
+    "adaptation.min_pairs": 1,
+    "adaptation.learning_rate": 0.05,
+    "adaptation.collapse_share": 1.0,
+    "threads": 1,
+}
 
 
 @pytest.fixture(scope="module")
