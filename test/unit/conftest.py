@@ -2,12 +2,10 @@
 
 import pytest
 import torch
+from stripes import TINY_UNET
 
 from ttt_kd_ros.classes import load_classes
 from ttt_kd_ros.model.network import Network, NetworkConfig, TeacherSpec
-from ttt_kd_ros.model.unet import UNetConfig
-
-TINY_UNET = UNetConfig(8, 3, (8, 12), (12, 8), (1, 1), (1, 1))
 
 
 @pytest.fixture

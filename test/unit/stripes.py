@@ -1,12 +1,14 @@
-"""A camera ahead and an image model that need no weights."""
+"""A camera ahead, an image model that needs no weights and the size of a tiny network."""
 
 import numpy as np
 import torch
 
 from ttt_kd_ros.frame import Camera, CameraView
 from ttt_kd_ros.geometry.transforms import invert, rigid
+from ttt_kd_ros.model.unet import UNetConfig
 from ttt_kd_ros.teacher.features import FeatureGrid
 
+TINY_UNET = UNetConfig(8, 3, (8, 12), (12, 8), (1, 1), (1, 1))
 FORWARD_CAMERA = np.array([[0.0, -1.0, 0.0], [0.0, 0.0, -1.0], [1.0, 0.0, 0.0]])
 
 

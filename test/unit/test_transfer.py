@@ -11,8 +11,7 @@ import data_sets
 import numpy as np
 import pytest
 import torch
-from conftest import TINY_UNET
-from stripes import StripesTeacher
+from stripes import TINY_UNET, StripesTeacher
 
 from ttt_kd_ros.classes import load_classes
 from ttt_kd_ros.cli import main
