@@ -35,9 +35,18 @@ def take_backbone(values: dict[str, Any]) -> BackboneConfig:
     Raises
     ------
     InputError
-        If there are two, or one cannot be used.
+        If there are two, a key of one is unknown or a value is of the wrong type.
     """
     found = [kind for kind in KINDS if kind in values]
     if len(found) > 1:
         raise InputError(f"there is one backbone, not {' and '.join(found)}")
-    return KINDS[found[0]].from_dict(values.pop(found[0])) if found else UNetConfig()
+    return _read(found[0], values.pop(found[0])) if found else UNetConfig()
+
+
+def _read(kind: str, data: Mapping[str, Any]) -> BackboneConfig:
+    """From plain values, as from JSON or YAML."""
+    try:
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
+        return KINDS[kind](**values)
+    except (TypeError, AttributeError) as error:
+        raise InputError(f"the backbone's configuration '{kind}' cannot be used: {error}") from error

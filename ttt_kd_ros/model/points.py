@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ttt_kd_ros.errors import InputError
+from ttt_kd_ros.model.norm import LinearNorm
 from ttt_kd_ros.sparse.points import PointConvolution, PointPyramid, WeightedSum, build_point_pyramid
 
 
@@ -44,21 +43,6 @@ class PointsConfig:
         if not 0.5 <= self.radius <= 4:
             raise InputError(f"the points' radius is {self.radius}; use 0.5 to 4 cells")
 
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> PointsConfig:
-        """Read plain values, as from JSON or YAML.
-
-        Raises
-        ------
-        InputError
-            If a key is unknown or a value is of the wrong type.
-        """
-        try:
-            values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
-            return cls(**values)
-        except (TypeError, AttributeError) as error:
-            raise InputError(f"the configuration of the points cannot be used: {error}") from error
-
     def pyramid(self, keys: Tensor, positions: Tensor) -> PointPyramid:
         """Levels for (V,) keys of voxels and the (V, 3) means of their points [voxels]."""
         return build_point_pyramid(keys, positions, len(self.encoder) + 1, self.radius)
@@ -78,21 +62,17 @@ class _ConvNormReLU(nn.Module):
         return torch.relu(self.norm(self.convolution(features, neighbourhoods)))
 
 
-def _linear_norm(in_channels: int, out_channels: int) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(in_channels, out_channels, bias=False), nn.BatchNorm1d(out_channels))
-
-
 class _ResidualBlock(nn.Module):
     """Narrow, convolve, widen, beside a shortcut."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
         narrow = max(1, out_channels // 2)
-        self.narrow = _linear_norm(in_channels, narrow)
+        self.narrow = LinearNorm(in_channels, narrow)
         self.convolution = _ConvNormReLU(narrow, narrow)
-        self.widen = _linear_norm(narrow, out_channels)
+        self.widen = LinearNorm(narrow, out_channels)
         same = in_channels == out_channels
-        self.shortcut: nn.Module = nn.Identity() if same else _linear_norm(in_channels, out_channels)
+        self.shortcut: nn.Module = nn.Identity() if same else LinearNorm(in_channels, out_channels)
 
     def forward(self, features: Tensor, neighbourhoods: WeightedSum) -> Tensor:
         hidden = self.convolution(torch.relu(self.narrow(features)), neighbourhoods)
@@ -137,7 +117,7 @@ class PointNetwork(nn.Module):
         )
         coarse = (config.encoder[-1], *config.decoder[:-1])
         self.decoder = nn.ModuleList(
-            _linear_norm(a + skip, b) for a, b, skip in zip(coarse, config.decoder, reversed(fine), strict=True)
+            LinearNorm(a + skip, b) for a, b, skip in zip(coarse, config.decoder, reversed(fine), strict=True)
         )
 
     @property

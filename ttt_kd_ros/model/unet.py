@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ttt_kd_ros.errors import InputError
+from ttt_kd_ros.model.norm import LinearNorm, affine
 from ttt_kd_ros.sparse.convolution import SparseConvolution, convolution_norm_relu
 from ttt_kd_ros.sparse.kernel_map import KernelMap
 from ttt_kd_ros.sparse.voxels import Pyramid, build_pyramid
@@ -49,21 +47,6 @@ class UNetConfig:
         if min(self.stem, *self.encoder, *self.decoder) < 1 or min(*self.encoder_blocks, *self.decoder_blocks) < 1:
             raise InputError("the U-Net's channels and block counts must be positive")
 
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> UNetConfig:
-        """Read plain values, as from JSON or YAML.
-
-        Raises
-        ------
-        InputError
-            If a key is unknown or a value is of the wrong type.
-        """
-        try:
-            values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
-            return cls(**values)
-        except (TypeError, AttributeError) as error:
-            raise InputError(f"the U-Net's configuration cannot be used: {error}") from error
-
     @property
     def depth(self) -> int:
         """Number of resolutions."""
@@ -86,16 +69,9 @@ def _conv_norm_relu(
     residual: Tensor | None = None,
 ) -> Tensor:
     if not norm.training:
-        return convolution_norm_relu(features, convolution.weight, *_affine(norm), kernel_map, residual)
+        return convolution_norm_relu(features, convolution.weight, *affine(norm), kernel_map, residual)
     normed = norm(convolution(features, kernel_map))
     return torch.relu(normed if residual is None else normed + residual)
-
-
-def _affine(norm: nn.BatchNorm1d) -> tuple[Tensor, Tensor]:
-    """Scale and shift of a batch norm with fixed statistics."""
-    mean, variance = cast(Tensor, norm.running_mean), cast(Tensor, norm.running_var)
-    scale = norm.weight * torch.rsqrt(variance + norm.eps)
-    return scale, torch.addcmul(norm.bias, mean, scale, value=-1)
 
 
 class _ConvNormReLU(nn.Module):
@@ -108,20 +84,6 @@ class _ConvNormReLU(nn.Module):
         return _conv_norm_relu(self.convolution, self.norm, features, kernel_map)
 
 
-class _LinearNorm(nn.Sequential):
-    """A linear layer and its batch norm, one product where the statistics are fixed."""
-
-    def __init__(self, in_channels: int, out_channels: int) -> None:
-        super().__init__(nn.Linear(in_channels, out_channels, bias=False), nn.BatchNorm1d(out_channels))
-
-    def forward(self, features: Tensor) -> Tensor:
-        linear, norm = cast(tuple[nn.Linear, nn.BatchNorm1d], tuple(self))
-        if norm.training:
-            return norm(linear(features))
-        scale, shift = _affine(norm)
-        return F.linear(features, linear.weight * scale[:, None], shift)
-
-
 class _ResidualBlock(nn.Module):
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
@@ -129,7 +91,7 @@ class _ResidualBlock(nn.Module):
         self.second = SparseConvolution(out_channels, out_channels, 27)
         self.norm = nn.BatchNorm1d(out_channels)
         same = in_channels == out_channels
-        self.shortcut: nn.Module = nn.Identity() if same else _LinearNorm(in_channels, out_channels)
+        self.shortcut: nn.Module = nn.Identity() if same else LinearNorm(in_channels, out_channels)
 
     def forward(self, features: Tensor, neighbours: KernelMap) -> Tensor:
         hidden = self.first(features, neighbours)
