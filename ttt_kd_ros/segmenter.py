@@ -141,9 +141,7 @@ class Segmenter:
 
     def take(self, weights: Weights) -> None:
         """Go on with weights of the same network."""
-        values = {name: torch.from_numpy(value) for name, value in weights.values.items()}
-        self._network.backbone.load_state_dict(values)
-        self._session.restart()
+        self._session.load({name: torch.from_numpy(value) for name, value in weights.values.items()})
         self._weight_version = weights.version
 
     def save_weights(self, path: str | Path) -> None:
@@ -172,8 +170,7 @@ class Segmenter:
         network, manifest = load_checkpoint(path)
         if problems := differences(network, self._network):
             raise CheckpointError(f"{path}: was not adapted from this model: {'; '.join(problems)}")
-        self._network.backbone.load_state_dict(network.backbone.state_dict())
-        self._session.restart()
+        self._session.load(network.backbone.state_dict())
         self._weight_version = int(manifest.training.get(ADAPTED_SCANS, 0))
 
     def segment(self, frame: Frame, due: float = math.inf) -> Segmentation:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 
 import torch
 from torch import Tensor, nn
@@ -109,7 +110,7 @@ class AdaptationSession:
         self.stopped = threading.Event()
         """Once it is set, from whichever thread, no step begins any more."""
         self.settings = settings.resolved()
-        self.restart()
+        self._restart()
 
     def configure(self, settings: AdaptationSettings) -> None:
         """Change the settings; the weights stay, the state of the optimizer does not.
@@ -119,12 +120,16 @@ class AdaptationSession:
         if settings.scan_statistics != self.settings.scan_statistics:
             self._restore_statistics()
         self.settings = settings.resolved()
-        self.restart()
+        self._restart()
 
     def reset(self) -> None:
         """Go back to the source weights."""
-        self._network.backbone.load_state_dict(self._source)
-        self.restart()
+        self.load(self._source)
+
+    def load(self, weights: Mapping[str, Tensor]) -> None:
+        """Go on with other weights of the backbone; the state of the optimizer is forgotten."""
+        self._network.backbone.load_state_dict(weights)
+        self._restart()
 
     @torch.no_grad()
     def take_statistics(self, voxels: VoxelInput) -> None:
@@ -149,8 +154,7 @@ class AdaptationSession:
         self._network.backbone.load_state_dict(statistics, strict=False)
         self._source_weights |= {f"backbone.{name}": value for name, value in statistics.items()}
 
-    def restart(self) -> None:
-        """Forget the state of the optimizer; the weights stay."""
+    def _restart(self) -> None:
         self._scope = make_scope(self._network.backbone, self.settings.scope)
         self._optimizer = _optimizer(self._scope.parameters, self.settings)
         self._momentum = MOMENTUM
@@ -184,11 +188,12 @@ class AdaptationSession:
         view = crop(voxels, near)
         targets = voxel_targets(pairs, view.grid.inverse)
         before = _copy(self._network.backbone)
-        loss = objective(self.settings, targets, lambda: self.source(view)[0])
+        source = cache(lambda: self.source(view))
+        loss = objective(self.settings, targets, lambda: source()[0])
         guarded = self.settings.disagreement_share < 1
-        source_labels = self.source(view)[0].argmax(dim=1) if guarded else None
+        source_labels = source()[0].argmax(dim=1) if guarded else None
         self._scan = _Scan(view, near, targets, loss, before, source_labels, start=self._clock(), due=due)
-        return Steps(reach=None if self._trusted(view, targets) else near)
+        return Steps(reach=None if self._trusted(lambda: source()[1], targets) else near)
 
     def advance(self, steps: Steps, count: int) -> None:
         """Take steps on the scan until there are `count`, or something stops them.
@@ -214,8 +219,7 @@ class AdaptationSession:
             steps.stopped_by = "not finite"
         if steps.stopped_by in ("not finite", "out of memory"):
             steps.undo(steps.stopped_by)
-            self._network.backbone.load_state_dict(scan.before)
-            self.restart()
+            self.load(scan.before)
 
     def fault(self, voxels: VoxelInput, labels: Tensor, steps: Steps) -> str:
         """What is wrong with the (V,) labels that adapted weights gave a scan: ``collapse``, ``disagreement`` or empty.
@@ -288,10 +292,10 @@ class AdaptationSession:
         """Logits and features of the source model, whatever the weights are now."""
         return torch.func.functional_call(self._network, self._source_weights, (voxels,))
 
-    def _trusted(self, view: VoxelInput, targets: Targets) -> bool:
+    def _trusted(self, source_features: Callable[[], Tensor], targets: Targets) -> bool:
         if not self.settings.trust or self.settings.method not in NEEDS_TEACHER:
             return True
-        cosine = 1 - distillation_loss(self.source(view)[1], targets).item()
+        cosine = 1 - distillation_loss(source_features(), targets).item()
         return cosine >= self.settings.trust * self._kd_level
 
     def _climb(self, scan: _Scan) -> None:
