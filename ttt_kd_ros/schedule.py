@@ -45,7 +45,8 @@ class ScheduledSegmenter:
         self._how = how
         self._make_trainer = make_trainer
         self._trainer: Trainer | None = None
-        self._start = Start(0, segmenter.settings, segmenter.weights())
+        self._start: Start  # while there is a trainer
+        self._starts = 0
         self._last_stamp = 0
         self._skipped = 0
         self.configure(segmenter.settings)
@@ -159,8 +160,11 @@ class ScheduledSegmenter:
 
     def _begin_anew(self) -> None:
         """Let training go on from the weights that label now; what is being trained is of no use any more."""
+        if self._trainer is None:
+            return
+        self._starts += 1
         settings = replace(self._settings, schedule="before")
-        self._start = Start(self._start.number + 1, settings, self._segmenter.weights())
+        self._start = Start(self._starts, settings, self._segmenter.weights())
 
 
 def load_scheduled(
