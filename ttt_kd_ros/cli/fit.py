@@ -55,10 +55,10 @@ def run(args: argparse.Namespace) -> int:
 
     from ttt_kd_ros.adaptation.settings import AdaptationSettings
     from ttt_kd_ros.fit.change import measure_change
-    from ttt_kd_ros.fit.history import Source, file_sha256, history
+    from ttt_kd_ros.fit.history import Source, history
     from ttt_kd_ros.fit.passes import FitSettings, fit
     from ttt_kd_ros.fit.report import text, write_report
-    from ttt_kd_ros.model.checkpoint import load_checkpoint, save_checkpoint
+    from ttt_kd_ros.model.checkpoint import file_sha256, load_checkpoint, save_checkpoint
     from ttt_kd_ros.segmenter import find_device
     from ttt_kd_ros.share import embedded_checkpoint
     from ttt_kd_ros.teacher.cache import CachedTeacher

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ttt_kd_ros.evaluation.protocol import Method
+from ttt_kd_ros.model.checkpoint import file_sha256
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,5 @@ def key_of(checkpoint: Path, data: str, scene: str, method: Method, steps: int) 
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:32]
 
 
-@lru_cache
-def checkpoint_sha256(path: Path) -> str:
-    """Hash of a checkpoint's file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+checkpoint_sha256 = lru_cache(file_sha256)
+"""Hash of a checkpoint's file, which is read once."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ttt_kd_ros.fit.passes import FitSettings, Pass, Survey
+from ttt_kd_ros.model.checkpoint import file_sha256
 
 FITS = "fits"
 """Under which name a manifest lists the fits, the first one first."""
@@ -69,15 +70,6 @@ def describe(entry: Mapping[str, Any]) -> str:
         f"{entry['trusted_scans']} of {entry['scans']} scans trusted, "
         f"{100 * entry['agreement']:.1f} % of the labels kept"
     )
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file."""
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def folder_sha256(path: Path) -> str:

@@ -6,6 +6,7 @@ trained. Loading refuses a file whose weights do not fit its manifest.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -167,3 +168,12 @@ def _manifest(file: Any, path: str | Path) -> Manifest:
         return Manifest.from_json(metadata[_KEY])
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

@@ -13,7 +13,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from ttt_kd_ros.errors import InputError
-from ttt_kd_ros.teacher.features import FeatureGrid
+from ttt_kd_ros.teacher.features import FeatureGrid, fingerprint
 from ttt_kd_ros.teacher.load import Teacher
 
 
@@ -58,8 +58,8 @@ class CachedTeacher:
         return grids
 
     def _key(self, image: Tensor) -> str:
-        what = f"{self.name} {self.feature_size} {self.long_side} {tuple(image.shape)}\0"
-        return hashlib.sha256(what.encode() + image.cpu().numpy().tobytes()).hexdigest()
+        what = f"{self.name} {self.feature_size} {self.long_side} {fingerprint(image)}"
+        return hashlib.sha256(what.encode()).hexdigest()
 
     def _make_room(self) -> None:
         entries = []

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import OrderedDict
 
 from torch import Tensor
 
-from ttt_kd_ros.teacher.features import FeatureGrid
+from ttt_kd_ros.teacher.features import FeatureGrid, fingerprint
 from ttt_kd_ros.teacher.load import Teacher
 
 PICTURES = 8
@@ -33,19 +32,14 @@ class RememberingTeacher:
         self.long_side = teacher.long_side
         self._teacher = teacher
         self._pictures = pictures
-        self._features: OrderedDict[bytes, tuple[FeatureGrid, ...]] = OrderedDict()
+        self._features: OrderedDict[str, tuple[FeatureGrid, ...]] = OrderedDict()
 
     def features(self, image: Tensor) -> tuple[FeatureGrid, ...]:
         """Feature grids of one picture, (H, W, 3) uint8 RGB on the teacher's device, as constants for autograd."""
-        key = _fingerprint(image)
+        key = fingerprint(image)
         if key not in self._features:
             self._features[key] = self._teacher.features(image)
         self._features.move_to_end(key)
         while len(self._features) > self._pictures:
             self._features.popitem(last=False)
         return self._features[key]
-
-
-def _fingerprint(image: Tensor) -> bytes:
-    pixels = image.cpu().contiguous().numpy()
-    return hashlib.blake2b(pixels.data, digest_size=16, key=str(pixels.shape).encode()).digest()
