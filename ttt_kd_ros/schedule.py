@@ -174,7 +174,14 @@ def load_scheduled(
     teacher: str = "",
     device: str = "cpu",
     threads: int = 0,
+    sparse_backend: str = "auto",
 ) -> ScheduledSegmenter:
     """Load a segmenter of a stream of scans; the parameters are those of `load_segmenter`."""
-    how = {"checkpoint": checkpoint, "teacher": teacher, "device": device, "threads": threads}
+    how = {
+        "checkpoint": checkpoint,
+        "teacher": teacher,
+        "device": device,
+        "threads": threads,
+        "sparse_backend": sparse_backend,
+    }
     return ScheduledSegmenter(load_segmenter(settings=settings, **how), how)  # type: ignore[arg-type]

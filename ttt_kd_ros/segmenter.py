@@ -28,6 +28,7 @@ from ttt_kd_ros.geometry.transforms import transform_points
 from ttt_kd_ros.model.checkpoint import load_checkpoint, save_checkpoint
 from ttt_kd_ros.model.difference import differences
 from ttt_kd_ros.model.network import Network
+from ttt_kd_ros.model.sparse_backend import use_sparse_backend
 from ttt_kd_ros.model.voxel_input import VoxelInput
 from ttt_kd_ros.share import embedded_checkpoint
 from ttt_kd_ros.sparse.voxels import coordinate_range
@@ -368,6 +369,7 @@ def load_segmenter(
     teacher: str = "",
     device: str = "cpu",
     threads: int = 0,
+    sparse_backend: str = "auto",
 ) -> Segmenter:
     """Load a checkpoint and, unless adaptation is off, its teacher.
 
@@ -383,6 +385,9 @@ def load_segmenter(
         A torch device.
     threads
         CPU threads of this process that compute; 0 leaves torch's choice.
+    sparse_backend
+        What computes sparse convolutions: ``torch``, ``spconv``, or ``auto``: spconv on a CUDA device where it is
+        installed and gives the same results.
 
     Raises
     ------
@@ -391,17 +396,19 @@ def load_segmenter(
     TeacherError
         If the teacher cannot be loaded or is another one than the checkpoint was trained with.
     InputError
-        If there is no such device.
+        If there is no such device, or spconv is asked for and cannot be used.
     """
     target = find_device(device)
     if threads:
         torch.set_num_threads(threads)
     network, manifest = load_checkpoint(checkpoint or embedded_checkpoint())
+    network.to(target).eval()
+    use_sparse_backend(sparse_backend, network)
     spec = manifest.network.teacher
     image_model: Teacher | None = None
     if settings.mode != "off":
         image_model = RememberingTeacher(load_teacher(teacher or spec.source, long_side=spec.long_side, device=target))
-    return Segmenter(network.to(target), image_model, settings, training=manifest.training)
+    return Segmenter(network, image_model, settings, training=manifest.training)
 
 
 def free_memory() -> None:

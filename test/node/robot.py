@@ -223,7 +223,14 @@ class Robot:
             self.wait_until_connected()
 
     def _load(
-        self, checkpoint: str, *, settings: AdaptationSettings, teacher: str, device: str, threads: int
+        self,
+        checkpoint: str,
+        *,
+        settings: AdaptationSettings,
+        teacher: str,
+        device: str,
+        threads: int,
+        sparse_backend: str,
     ) -> FakeSegmenter:
         if "fault" in checkpoint:
             raise TypeError("a fault in the program")

@@ -48,7 +48,12 @@ def replay_in_process(bag: str | Path, settings: ReplaySettings, stamps: Collect
     _check_repeatable(node.adaptation)
     with _deterministic():
         segmenter = load_segmenter(
-            node.checkpoint, settings=node.adaptation, teacher=node.teacher, device=node.device, threads=node.threads
+            node.checkpoint,
+            settings=node.adaptation,
+            teacher=node.teacher,
+            device=node.device,
+            threads=node.threads,
+            sparse_backend=node.sparse_backend,
         )
         result = _segment(what, segmenter, stamps)
     if settings.out:

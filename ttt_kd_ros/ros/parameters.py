@@ -24,6 +24,7 @@ from ttt_kd_ros.adaptation.settings import (
 )
 from ttt_kd_ros.errors import InputError
 from ttt_kd_ros.ros.collector import Timing
+from ttt_kd_ros.sparse import BACKENDS
 
 Value = bool | int | float | str | tuple[str, ...]
 
@@ -124,6 +125,13 @@ PARAMETERS: tuple[Parameter, ...] = (
         "CPU threads that compute; 0: one for each core. Fewer are faster where other programs use the cores too: then "
         "threads wait for one another most of the time.",
         (0, 1024),
+    ),
+    Parameter(
+        "sparse_backend",
+        "auto",
+        "What computes sparse convolutions; `auto`: spconv on a CUDA device, if it is installed and gives the same "
+        "results as torch when the model is loaded, else torch.",
+        choices=BACKENDS,
     ),
     Parameter("points_topic", "points", "PointCloud2 topic of the LiDAR."),
     Parameter("cameras", (), "Names of the cameras; each one has the parameters `camera.NAME.*` below.", fixed=True),
@@ -398,6 +406,7 @@ class NodeSettings:
     teacher: str
     device: str
     threads: int
+    sparse_backend: str
     points_topic: str
     base_frame: str
     fixed_frame: str
@@ -467,6 +476,7 @@ def settings_from(values: Mapping[str, Any]) -> NodeSettings:
         teacher=values["teacher"],
         device=values["device"],
         threads=values["threads"],
+        sparse_backend=values["sparse_backend"],
         points_topic=values["points_topic"],
         base_frame=values["base_frame"],
         fixed_frame=values["fixed_frame"],

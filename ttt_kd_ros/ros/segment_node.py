@@ -60,7 +60,14 @@ class LoadSegmenter(Protocol):
     """`load_scheduled`, or what stands for it."""
 
     def __call__(
-        self, checkpoint: str | Path, *, settings: AdaptationSettings, teacher: str, device: str, threads: int
+        self,
+        checkpoint: str | Path,
+        *,
+        settings: AdaptationSettings,
+        teacher: str,
+        device: str,
+        threads: int,
+        sparse_backend: str,
     ) -> ScheduledSegmenter:
         """Load a segmenter."""
 
@@ -172,6 +179,7 @@ class SegmentNode(LifecycleNode):
             teacher=settings.teacher,
             device=settings.device,
             threads=settings.threads,
+            sparse_backend=settings.sparse_backend,
         )
         undo.callback(self._forget_model)
         self._model = Model(load, self._model_thread, settings.adaptation)

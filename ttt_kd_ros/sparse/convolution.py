@@ -1,7 +1,7 @@
-"""Sparse convolutions with exact gradients in plain PyTorch.
+"""Sparse convolutions with exact gradients in plain PyTorch, or by spconv where that is chosen.
 
-The products of all pairs of a kernel map with their offset's matrix lie in one buffer, offset by offset; an output is
-the sum of its pairs' rows.
+In PyTorch the products of all pairs of a kernel map with their offset's matrix lie in one buffer, offset by offset; an
+output is the sum of its pairs' rows.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from ttt_kd_ros.sparse import spconv
 from ttt_kd_ros.sparse.kernel_map import KernelMap
 
 
@@ -38,6 +39,8 @@ _memory = _Memory()
 
 
 def _convolve(features: Tensor, weight: Tensor, kernel_map: KernelMap) -> Tensor:
+    if spconv.suits(features, kernel_map):
+        return spconv.convolve(features, weight, kernel_map)
     products = _memory.rows(len(kernel_map.sources), features, weight.shape[2])
     rows, parts = kernel_map.sources.split(kernel_map.counts), products.split(kernel_map.counts)
     for inputs, matrix, part in zip(rows, weight.unbind(), parts, strict=True):

@@ -56,6 +56,25 @@ class Grouping:
 
 
 @dataclass(frozen=True)
+class OffsetTable:
+    """The pairs of each output as a table, as spconv's implicit GEMM reads them.
+
+    Parameters
+    ----------
+    sources
+        (K, V) int32, row of the input that an offset connects to an output, -1 if there is none.
+    masks
+        (V, 1) int32, bit k set where there is one at offset k.
+    order
+        (V,) int32, outputs sorted by their masks, so that neighbours in it lack the same offsets.
+    """
+
+    sources: Tensor
+    masks: Tensor
+    order: Tensor
+
+
+@dataclass(frozen=True)
 class KernelMap:
     """Pairs of input and output voxels, sorted by kernel offset.
 
@@ -88,6 +107,21 @@ class KernelMap:
         order = torch.sort(self.targets.int(), stable=True).indices
         counts = torch.bincount(self.targets, minlength=self.outputs)
         return Grouping(order, F.pad(counts.cumsum(dim=0), (1, 0)))
+
+    @property
+    def offsets(self) -> int:
+        """Number of kernel offsets K."""
+        return len(self.counts)
+
+    @cached_property
+    def by_offset(self) -> OffsetTable:
+        """The pairs as a table, for kernels of at most 31 offsets."""
+        offset = torch.arange(self.offsets, device=self.sources.device)
+        rows = offset.repeat_interleave(torch.tensor(self.counts, device=offset.device))
+        sources = torch.full((self.offsets, self.outputs), -1, dtype=torch.int32, device=offset.device)
+        sources[rows, self.targets] = self.sources.int()
+        masks = ((sources >= 0).long() << offset[:, None]).sum(dim=0).int()
+        return OffsetTable(sources, masks[:, None], torch.sort(masks, stable=True).indices.int())
 
     @cached_property
     def transposed(self) -> KernelMap:

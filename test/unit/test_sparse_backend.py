@@ -1,0 +1,176 @@
+"""spconv in the place of PyTorch's products: the same results, or it is not used.
+
+Where there is no GPU, a stand-in computes from what spconv's implicit GEMM would be given, in its layout.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import metadata
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+
+from ttt_kd_ros.errors import InputError
+from ttt_kd_ros.model.checkpoint import load_checkpoint
+from ttt_kd_ros.model.sparse_backend import TOLERANCE, use_sparse_backend
+from ttt_kd_ros.share import embedded_checkpoint
+from ttt_kd_ros.sparse import spconv
+from ttt_kd_ros.sparse.convolution import sparse_convolution
+from ttt_kd_ros.sparse.kernel_map import downsampling_map, pack, submanifold_map
+
+
+@pytest.fixture(autouse=True)
+def torch_afterwards():
+    yield
+    spconv.choose(False)
+
+
+@pytest.fixture
+def network():
+    return load_checkpoint(embedded_checkpoint())[0].eval()
+
+
+@pytest.fixture
+def keys():
+    occupied = torch.rand(6, 6, 6, generator=torch.Generator().manual_seed(1)) < 0.4
+    return pack(torch.nn.functional.pad(occupied.nonzero(), (1, 0)))
+
+
+def implicit_gemm(features, filters, pairs, masks, orders, outputs, mask_filters, is_train, is_subm):
+    """What spconv documents: filters (out, kernel, in), pairs (kernel, outputs) with -1 where there is no input."""
+    assert not is_train and mask_filters[0].dtype == np.uint32 and mask_filters[0].item() == 0xFFFFFFFF
+    assert features.is_contiguous() and filters.is_contiguous() and pairs.dtype == torch.int32
+    (mask,), (order,) = masks, orders
+    assert torch.equal(order.sort().values, torch.arange(outputs, dtype=torch.int32))
+    assert (mask[order.long(), 0].diff() >= 0).all(), "outputs with the same mask lie side by side"
+    result = features.new_zeros(outputs, len(filters))
+    for k, inputs in enumerate(pairs):
+        there = ((mask[:, 0] >> k) & 1).bool()
+        assert torch.equal(there, inputs >= 0)
+        result[there] += features[inputs[there].long()] @ filters[:, k].T
+    return result, None, 0
+
+
+@pytest.fixture
+def stand_in(monkeypatch):
+    """A right spconv, on the CPU; its `implicit_gemm` may be replaced."""
+    ops = ModuleType("spconv.pytorch.ops")
+    ops.implicit_gemm = implicit_gemm
+    for name, module in {"spconv": ModuleType("spconv"), "spconv.pytorch": ModuleType("spconv.pytorch")}.items():
+        monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.setitem(sys.modules, "spconv.pytorch.ops", ops)
+    monkeypatch.setattr(spconv, "problem", lambda device: "")
+    return ops
+
+
+class Counted:
+    def __init__(self, function):
+        self.function = function
+        self.calls = 0
+
+    def __call__(self, *arguments):
+        self.calls += 1
+        return self.function(*arguments)
+
+
+@pytest.mark.parametrize("kind", ["submanifold", "strided", "inverse"])
+def test_spconv_is_given_the_same_pairs_and_weights(stand_in, keys, kind):
+    _, down = downsampling_map(keys)
+    kernel_map = {"submanifold": submanifold_map(keys, 3), "strided": down, "inverse": down.transposed}[kind]
+    generator = torch.Generator().manual_seed(2)
+    features = torch.randn(kernel_map.inputs, 5, generator=generator, requires_grad=True)
+    weight = torch.randn(kernel_map.offsets, 5, 4, generator=generator, requires_grad=True)
+    outside = torch.randn(kernel_map.outputs, 4, generator=generator)
+    stand_in.implicit_gemm = Counted(implicit_gemm)
+
+    results = []
+    for chosen in (False, True):
+        spconv.choose(chosen)
+        output = sparse_convolution(features, weight, kernel_map)
+        results.append((output, *torch.autograd.grad(output, (features, weight), outside)))
+    for ours, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(theirs, ours)
+    assert stand_in.implicit_gemm.calls == 2, "one product forwards, one for the features' gradient"
+
+
+def test_kernels_and_types_that_spconv_does_not_know_are_left_to_torch(stand_in, keys):
+    stand_in.implicit_gemm = Counted(implicit_gemm)
+    spconv.choose(True)
+    big = submanifold_map(keys, 5)
+    sparse_convolution(torch.ones(len(keys), 2), torch.ones(125, 2, 3), big)
+    small = submanifold_map(keys, 3)
+    sparse_convolution(torch.ones(len(keys), 2).double(), torch.ones(27, 2, 3).double(), small)
+    assert stand_in.implicit_gemm.calls == 0
+
+
+def test_a_right_spconv_is_used_by_the_network(stand_in, network):
+    assert use_sparse_backend("spconv", network) == "spconv"
+    assert use_sparse_backend("auto", network) == "spconv"
+    stand_in.implicit_gemm = Counted(implicit_gemm)
+    voxels = network.voxel_input(torch.rand(500, 3) * 4)
+    with torch.no_grad():
+        by_spconv = network(voxels)
+    assert stand_in.implicit_gemm.calls
+    assert use_sparse_backend("torch", network) == "torch"
+    with torch.no_grad():
+        torch.testing.assert_close(by_spconv, network(voxels), rtol=1e-4, atol=1e-4)
+
+
+def wrong(*arguments):
+    outputs, masks, width = implicit_gemm(*arguments)
+    return outputs * (1 + 2 * TOLERANCE), masks, width
+
+
+def failing(*arguments):
+    raise RuntimeError("no kernel image is available")
+
+
+@pytest.mark.parametrize(("fault", "said"), [(wrong, "results differ by"), (failing, "no kernel image is available")])
+def test_a_wrong_spconv_is_refused_where_it_was_asked_for_and_passed_over_where_not(stand_in, network, fault, said):
+    stand_in.implicit_gemm = fault
+    with pytest.raises(InputError, match=said):
+        use_sparse_backend("spconv", network)
+    with pytest.warns(UserWarning, match=said):
+        assert use_sparse_backend("auto", network) == "torch"
+    network(network.voxel_input(torch.rand(100, 3)))
+
+
+def test_on_the_cpu_spconv_is_refused_and_auto_is_torch(network):
+    with pytest.raises(InputError, match="wrong with more than one thread"):
+        use_sparse_backend("spconv", network)
+    assert use_sparse_backend("auto", network) == "torch"
+
+
+def test_an_unknown_backend_is_refused(network):
+    with pytest.raises(InputError, match="auto, torch, spconv"):
+        use_sparse_backend("minkowski", network)
+
+
+@pytest.mark.parametrize(
+    ("installed", "version", "numpy", "said"),
+    [
+        ([], "", "2.1.0", "not installed; pip install"),
+        (["spconv"], "2.3.8", "2.1.0", "built for the CPU"),
+        (["spconv-cu120"], "2.3.6", "2.1.0", "numpy < 2"),
+        (["spconv-cu120"], "2.3.6", "1.26.4", ""),
+        (["spconv-cu126"], "2.3.8", "2.1.0", ""),
+    ],
+)
+def test_installations_that_cannot_work_are_refused_before_they_are_imported(
+    monkeypatch, installed, version, numpy, said
+):
+    monkeypatch.setattr(metadata, "packages_distributions", lambda: {"spconv": installed} if installed else {})
+    monkeypatch.setattr(metadata, "version", lambda name: version)
+    monkeypatch.setattr(np, "__version__", numpy)
+    found = spconv.problem(torch.device("cuda"))
+    assert said in found if said else not found
+
+
+@pytest.mark.gpu
+def test_spconv_gives_the_networks_results_on_the_gpu(network):
+    if problem := spconv.problem(torch.device("cuda")):
+        pytest.skip(f"spconv: {problem}")
+    assert use_sparse_backend("spconv", network.cuda()) == "spconv"

@@ -1,0 +1,76 @@
+"""Products by spconv's implicit GEMM, along this package's kernel maps and with its weights, on CUDA devices.
+
+Feature gradients are products too, along the transposed map, so that spconv's forward kernel is all that is needed.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module, metadata
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ttt_kd_ros.sparse.kernel_map import KernelMap
+
+MAX_OFFSETS = 31
+"""As many offsets as fit into the sign-free bits of spconv's masks."""
+
+_chosen = False
+
+
+def choose(chosen: bool) -> None:
+    """Let this process compute by spconv where it can, or not at all, as at the start."""
+    global _chosen
+    _chosen = chosen
+
+
+def suits(features: Tensor, kernel_map: KernelMap) -> bool:
+    """Whether spconv is chosen and can compute this convolution."""
+    known = features.dtype in (torch.float32, torch.float16)
+    return _chosen and known and kernel_map.offsets <= MAX_OFFSETS and bool(kernel_map.outputs and kernel_map.inputs)
+
+
+def problem(device: torch.device) -> str:
+    """Why spconv cannot be used on a device, and the mend; empty if it can be tried."""
+    if device.type != "cuda":
+        return (
+            "on the CPU it is wrong with more than one thread and has no gradients; "
+            "set the parameter 'device' to cuda or 'sparse_backend' to torch"
+        )
+    distributions = metadata.packages_distributions().get("spconv", [])
+    if not distributions:
+        return "it is not installed; pip install spconv-cu126 (or -cu124, -cu120, as your CUDA)"
+    name = distributions[0]
+    if name == "spconv":
+        return "the installed spconv is built for the CPU; pip uninstall spconv cumm, then pip install spconv-cu126"
+    version = metadata.version(name)
+    if _number(version) < (2, 3, 8) and _number(np.__version__) >= (2,):
+        return f"{name} {version} ends the process with numpy {np.__version__}; install spconv-cu126 or numpy < 2"
+    return ""
+
+
+def _number(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".")[:3] if part.isdigit())
+
+
+def convolve(features: Tensor, weight: Tensor, kernel_map: KernelMap) -> Tensor:
+    """(outputs, D) from (inputs, C) and (K, C, D), without a gradient."""
+    table = kernel_map.by_offset
+    outputs, _, _ = _operations().implicit_gemm(
+        features.contiguous(),
+        weight.permute(2, 0, 1).contiguous(),
+        table.sources,
+        [table.masks],
+        [table.order],
+        kernel_map.outputs,
+        [np.array([0xFFFFFFFF], dtype=np.uint32)],
+        False,  # is_train: keep no masks for spconv's own backward
+        False,  # is_subm
+    )
+    return outputs
+
+
+def _operations() -> Any:
+    return import_module("spconv.pytorch.ops")
