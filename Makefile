@@ -2,7 +2,7 @@
 
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
-EXTRAS ?= dinov2,efficientnet,pandaset,replay,simulation,training,lint,test
+EXTRAS ?= dinov2,efficientnet,openvino,pandaset,replay,simulation,training,lint,test
 TTT_KD_DATA ?= $(abspath $(wildcard ../shared/data))
 export TTT_KD_DATA
 

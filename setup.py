@@ -52,6 +52,7 @@ setup(
         "replay": ["matplotlib", "rosbags>=0.10"],
         "training": ["lightning>=2.2", "matplotlib", "tensorboard", "torchmetrics>=1.3"],
         "pandaset": ["pandas"],
+        "openvino": ["openvino>=2025.0"],
         "spconv": ["spconv-cu126>=2.3.8"],
         "simulation": ["embreex"],
         "lint": ["mypy>=2.4,<3", "ruff>=0.17,<0.18"],

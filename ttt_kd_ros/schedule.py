@@ -175,6 +175,7 @@ def load_scheduled(
     device: str = "cpu",
     threads: int = 0,
     sparse_backend: str = "auto",
+    teacher_backend: str = "torch",
 ) -> ScheduledSegmenter:
     """Load a segmenter of a stream of scans; the parameters are those of `load_segmenter`."""
     how = {
@@ -183,5 +184,6 @@ def load_scheduled(
         "device": device,
         "threads": threads,
         "sparse_backend": sparse_backend,
+        "teacher_backend": teacher_backend,
     }
     return ScheduledSegmenter(load_segmenter(settings=settings, **how), how)  # type: ignore[arg-type]

@@ -370,6 +370,7 @@ def load_segmenter(
     device: str = "cpu",
     threads: int = 0,
     sparse_backend: str = "auto",
+    teacher_backend: str = "torch",
 ) -> Segmenter:
     """Load a checkpoint and, unless adaptation is off, its teacher.
 
@@ -388,6 +389,8 @@ def load_segmenter(
     sparse_backend
         What computes sparse convolutions: ``torch``, ``spconv``, or ``auto``: spconv on a CUDA device where it is
         installed and gives the same results.
+    teacher_backend
+        What computes the teacher: ``torch``, or ``openvino`` on the CPU.
 
     Raises
     ------
@@ -396,7 +399,7 @@ def load_segmenter(
     TeacherError
         If the teacher cannot be loaded or is another one than the checkpoint was trained with.
     InputError
-        If there is no such device, or spconv is asked for and cannot be used.
+        If there is no such device, or a backend cannot be used on it.
     """
     target = find_device(device)
     if threads:
@@ -407,7 +410,9 @@ def load_segmenter(
     spec = manifest.network.teacher
     image_model: Teacher | None = None
     if settings.mode != "off":
-        image_model = RememberingTeacher(load_teacher(teacher or spec.source, long_side=spec.long_side, device=target))
+        image_model = RememberingTeacher(
+            load_teacher(teacher or spec.source, long_side=spec.long_side, device=target, backend=teacher_backend)
+        )
     return Segmenter(network, image_model, settings, training=manifest.training)
 
 

@@ -231,6 +231,7 @@ class Robot:
         device: str,
         threads: int,
         sparse_backend: str,
+        teacher_backend: str,
     ) -> FakeSegmenter:
         if "fault" in checkpoint:
             raise TypeError("a fault in the program")

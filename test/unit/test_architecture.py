@@ -32,7 +32,7 @@ ALLOWED = {
     "cli": {"frame", "geometry", "model", "teacher", "adaptation", "segmenter", "data", "training", "evaluation",
             "benchmark", "fit", "replay"},
 }  # fmt: skip
-EVERYWHERE = {"errors", "classes", "share"}
+EVERYWHERE = {"backends", "errors", "classes", "share"}
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 

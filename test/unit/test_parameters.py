@@ -127,7 +127,17 @@ def test_only_parameters_of_processing_may_change_at_any_time():
     table = (*PARAMETERS, *CAMERA_PARAMETERS)
     assert {p.name for p in table if p.change == "never"} == {"autostart", "cameras"}
     assert {p.name for p in table if p.change == "unconfigured"} == {
-        *("checkpoint", "teacher", "device", "threads", "points_topic", "base_frame", "fixed_frame"),
+        *(
+            "checkpoint",
+            "teacher",
+            "device",
+            "threads",
+            "sparse_backend",
+            "teacher_backend",
+            "points_topic",
+            "base_frame",
+            "fixed_frame",
+        ),
         *("camera.NAME.image_topic", "camera.NAME.info_topic", "camera.NAME.transport", "camera.NAME.rectified"),
     }
 

@@ -7,9 +7,10 @@ import warnings
 import torch
 from torch import Tensor
 
+from ttt_kd_ros.backends import SPARSE_BACKENDS
 from ttt_kd_ros.errors import InputError
 from ttt_kd_ros.model.network import Network
-from ttt_kd_ros.sparse import BACKENDS, spconv
+from ttt_kd_ros.sparse import spconv
 
 TOLERANCE = 1e-3
 """Largest difference of two backends' results, relative to their size."""
@@ -38,8 +39,8 @@ def use_sparse_backend(name: str, network: Network) -> str:
     InputError
         If spconv is asked for and cannot be used.
     """
-    if name not in BACKENDS:
-        raise InputError(f"sparse_backend is '{name}'; use {', '.join(BACKENDS)}")
+    if name not in SPARSE_BACKENDS:
+        raise InputError(f"sparse_backend is '{name}'; use {', '.join(SPARSE_BACKENDS)}")
     spconv.choose(False)
     if name == "torch":
         return "torch"

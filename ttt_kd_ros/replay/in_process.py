@@ -54,6 +54,7 @@ def replay_in_process(bag: str | Path, settings: ReplaySettings, stamps: Collect
             device=node.device,
             threads=node.threads,
             sparse_backend=node.sparse_backend,
+            teacher_backend=node.teacher_backend,
         )
         result = _segment(what, segmenter, stamps)
     if settings.out:

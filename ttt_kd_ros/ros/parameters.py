@@ -22,9 +22,9 @@ from ttt_kd_ros.adaptation.settings import (
     SCOPES,
     AdaptationSettings,
 )
+from ttt_kd_ros.backends import SPARSE_BACKENDS, TEACHER_BACKENDS
 from ttt_kd_ros.errors import InputError
 from ttt_kd_ros.ros.collector import Timing
-from ttt_kd_ros.sparse import BACKENDS
 
 Value = bool | int | float | str | tuple[str, ...]
 
@@ -131,7 +131,14 @@ PARAMETERS: tuple[Parameter, ...] = (
         "auto",
         "What computes sparse convolutions; `auto`: spconv on a CUDA device, if it is installed and gives the same "
         "results as torch when the model is loaded, else torch.",
-        choices=BACKENDS,
+        choices=SPARSE_BACKENDS,
+    ),
+    Parameter(
+        "teacher_backend",
+        "torch",
+        "What computes the image model; `openvino`: on the CPU twice as fast, with the package openvino, after "
+        "some seconds on the first picture of a camera.",
+        choices=TEACHER_BACKENDS,
     ),
     Parameter("points_topic", "points", "PointCloud2 topic of the LiDAR."),
     Parameter("cameras", (), "Names of the cameras; each one has the parameters `camera.NAME.*` below.", fixed=True),
@@ -407,6 +414,7 @@ class NodeSettings:
     device: str
     threads: int
     sparse_backend: str
+    teacher_backend: str
     points_topic: str
     base_frame: str
     fixed_frame: str
@@ -477,6 +485,7 @@ def settings_from(values: Mapping[str, Any]) -> NodeSettings:
         device=values["device"],
         threads=values["threads"],
         sparse_backend=values["sparse_backend"],
+        teacher_backend=values["teacher_backend"],
         points_topic=values["points_topic"],
         base_frame=values["base_frame"],
         fixed_frame=values["fixed_frame"],

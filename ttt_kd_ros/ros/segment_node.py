@@ -68,6 +68,7 @@ class LoadSegmenter(Protocol):
         device: str,
         threads: int,
         sparse_backend: str,
+        teacher_backend: str,
     ) -> ScheduledSegmenter:
         """Load a segmenter."""
 
@@ -180,6 +181,7 @@ class SegmentNode(LifecycleNode):
             device=settings.device,
             threads=settings.threads,
             sparse_backend=settings.sparse_backend,
+            teacher_backend=settings.teacher_backend,
         )
         undo.callback(self._forget_model)
         self._model = Model(load, self._model_thread, settings.adaptation)

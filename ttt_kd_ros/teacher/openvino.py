@@ -1,0 +1,56 @@
+"""A teacher's network computed by OpenVINO, on CPUs twice as fast as PyTorch with small convolutions."""
+
+from __future__ import annotations
+
+import warnings
+from importlib import import_module
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ttt_kd_ros.errors import TeacherError
+
+
+class OpenVinoNetwork(nn.Module):
+    """The outputs of an image network on the CPU, in single precision.
+
+    The network is translated anew for each size of pictures, once; that takes seconds.
+
+    Parameters
+    ----------
+    network
+        Maps (1, 3, H, W) float32 to one (C, h, w) tensor per level; on the CPU.
+
+    Raises
+    ------
+    TeacherError
+        If OpenVINO is not installed.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        try:
+            self._openvino: Any = import_module("openvino")
+            self._decoder: Any = import_module("openvino.frontend.pytorch.ts_decoder")
+        except ImportError as error:
+            raise TeacherError(f"OpenVINO cannot be used ({error}); pip install openvino") from error
+        self._network = network
+        self._requests: dict[torch.Size, Any] = {}
+
+    def forward(self, picture: Tensor) -> tuple[Tensor, ...]:
+        """(C, h, w) float32 of each level for a picture (1, 3, H, W) float32."""
+        if picture.shape not in self._requests:
+            self._requests[picture.shape] = self._translate(picture)
+        results = self._requests[picture.shape].infer([picture.contiguous().numpy()])
+        return tuple(torch.from_numpy(results[output]) for output in range(len(results)))
+
+    def _translate(self, picture: Tensor) -> Any:
+        frontend = self._openvino.frontend.FrontEndManager().load_by_framework("pytorch")
+        with warnings.catch_warnings():  # about what the trace of a network of fixed size need not know
+            warnings.simplefilter("ignore")
+            decoder = self._decoder.TorchScriptPythonDecoder(self._network, example_input=picture)
+        model = frontend.convert(frontend.load(decoder))  # openvino.convert_model would report its use
+        model.reshape(list(picture.shape))
+        how = {"INFERENCE_NUM_THREADS": torch.get_num_threads(), "INFERENCE_PRECISION_HINT": "f32"}
+        return self._openvino.Core().compile_model(model, "CPU", how).create_infer_request()
