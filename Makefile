@@ -14,6 +14,7 @@ DRIVES := $(VENV)/drives
 DOMAINS := source beams32 beams16 low tilted fog rain city dusk miscalibrated all
 SEEDS ?= 0 1 2
 STEPS ?= 800
+SCANS ?= 20
 RATE ?= 0.04
 DEADLINE ?= 2400
 CACHES := .pytest_cache .mypy_cache .ruff_cache
@@ -66,7 +67,7 @@ model: setup ## Train models/street6.safetensors again, on simulated drives
 	$(BIN)/ttt_kd train $(DRIVES)/source_* --config simulated --seed 0 --out $(VENV)/model
 	mkdir -p models && cp $(VENV)/model/model.safetensors models/street6.safetensors
 
-domains: setup ## Train on the simulator's domain `source` and score every domain: source-only, joint, adapted; SEEDS="0 1 2"
+domains: setup ## Train on the simulator's domain `source` and score every domain: source-only, joint, adapted; SEEDS="0 1 2" STEPS=800 SCANS=20
 	for seed in $$(seq 0 39); do \
 		test -d $(DRIVES)/source_$$seed || \
 		$(BIN)/ttt_kd simulate $(DRIVES)/source_$$seed --seed $$seed --frames 5 --interval 2 || exit 1; \
@@ -80,7 +81,7 @@ domains: setup ## Train on the simulator's domain `source` and score every domai
 		$(BIN)/ttt_kd train $(DRIVES)/source_* --config simulated --steps $(STEPS) --seed $$seed --kd-weight $$kd \
 			--out $(VENV)/domains/kd$${kd}_$$seed || exit 1; \
 	done; done
-	$(BIN)/ttt_kd evaluate $(addprefix $(DRIVES)/,$(DOMAINS)) --protocol modes --out demo/domains \
+	$(BIN)/ttt_kd evaluate $(DOMAINS:%=$(DRIVES)/%@0:$(SCANS)) --protocol modes --out demo/domains \
 		--source-only $(SEEDS:%=$(VENV)/domains/kd0_%/model.safetensors) \
 		--checkpoint $(SEEDS:%=$(VENV)/domains/kd1_%/model.safetensors)
 
