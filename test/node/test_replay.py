@@ -161,6 +161,7 @@ def test_every_scan_is_answered_and_scored(folder, bag, checkpoint, echo, tmp_pa
     assert list(result.iou) == list(CLASSES.names)
     np.testing.assert_allclose(list(result.iou.values()), iou(matrix))
     assert result.miou == pytest.approx(mean_iou(matrix))
+    assert 10 < result.peak_memory_mib < 16_000
     assert 0 < result.latency_ms["p50"] <= result.latency_ms["p95"] <= result.latency_ms["p99"] < 5000
     assert result.kd_loss == {"first": pytest.approx(0.65), "last": pytest.approx(0.25)}
     labels = b"".join(bytes([i]) * data_folders.POINTS for i in range(3))

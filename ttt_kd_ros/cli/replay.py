@@ -154,6 +154,8 @@ def summary(result: Result) -> str:
         lines.append(f"pictures  {camera}: {', '.join(texts)}")
     if result.clouds_out:
         lines.append(f"latency   {', '.join(f'{name} {value:.0f} ms' for name, value in result.latency_ms.items())}")
+    if not math.isnan(result.peak_memory_mib):
+        lines.append(f"memory    {result.peak_memory_mib:.0f} MiB at most")
     first, last = result.kd_loss["first"], result.kd_loss["last"]
     if not math.isnan(first):
         lines.append(f"KD loss   {first:.4f} before the first step, {last:.4f} after the last")

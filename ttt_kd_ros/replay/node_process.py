@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 import subprocess
 import sys
 import tempfile
@@ -77,6 +79,12 @@ class NodeProcess:
         code = self._process.poll()
         if code is not None:
             raise InputError(f"the node ended with exit code {code}: {self.last_words()}")
+
+    def peak_memory_mib(self) -> float:
+        """Most memory that the node has held so far [MiB], without processes of its own; NaN except on Linux."""
+        status = Path(f"/proc/{self._process.pid}/status")
+        found = re.search(r"^VmHWM:\s+(\d+) kB$", status.read_text(), re.MULTILINE) if status.is_file() else None
+        return int(found[1]) / 1024 if found else math.nan
 
     def last_words(self) -> str:
         """The last lines that the node wrote, as one line."""

@@ -172,6 +172,7 @@ def _numbers(runs: Sequence[Run], agreements: Sequence[Agreement]) -> str:
     rows += [(f"&emsp;{html.escape(cause)}", [str(r.dropped.get(cause, 0)) for r in results]) for cause in causes]
     rows += [(f"pictures of {html.escape(c)} used", [_used(r, c) for r in results]) for c in _cameras(results)]
     rows += [(f"latency {q} [ms]", [_number(r.latency_ms[q], 0) for r in results]) for q in ("p50", "p95", "p99")]
+    rows.append(("memory at most [MiB]", [_number(r.peak_memory_mib, 0) for r in results]))
     rows.append(("KD loss before the first step", [_number(r.kd_loss["first"], 4) for r in results]))
     rows.append(("KD loss after the last step", [_number(r.kd_loss["last"], 4) for r in results]))
     if _has_truth(runs):

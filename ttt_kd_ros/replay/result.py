@@ -70,6 +70,8 @@ class Result:
         Mean IoU over the classes that the ground truth holds.
     iou
         IoU of each class, NaN where the ground truth does not hold it; empty without ground truth.
+    peak_memory_mib
+        Most memory that the node's process held [MiB], the training beside not counted; NaN in this process.
     answers
         Each scan that got a cloud, in the order of their arrival.
     """
@@ -83,6 +85,7 @@ class Result:
     labels_sha256: str
     miou: float
     iou: Mapping[str, float]
+    peak_memory_mib: float = math.nan
     answers: Sequence[Answer] = field(default=(), repr=False)
 
     def to_dict(self) -> dict[str, Any]:
@@ -97,6 +100,7 @@ class Result:
             "labels_sha256": self.labels_sha256,
             "miou": without_nan(self.miou),
             "iou": without_nan(self.iou),
+            "peak_memory_mib": without_nan(self.peak_memory_mib),
         }
 
 
@@ -168,7 +172,7 @@ class Scores:
             self._hash.hexdigest(),
             mean_iou(self._confusion),
             scores,
-            answers,
+            answers=answers,
         )
 
     def _score(self, stamp: int) -> None:

@@ -7,7 +7,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ttt_kd_ros.errors import InputError
@@ -96,7 +96,7 @@ class _Session:
         self._wait_for_answers()
         self._receive_until(time.monotonic() + REPORT_SECONDS, lambda: self.tally.all_reported)
         self._check_node()
-        return self.tally.result()
+        return replace(self.tally.result(), peak_memory_mib=self.process.peak_memory_mib())
 
     def _wait_for_node(self) -> None:
         deadline = time.monotonic() + START_SECONDS
