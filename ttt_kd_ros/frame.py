@@ -174,15 +174,15 @@ class AdaptationReport:
     steps
         Gradient steps taken.
     stopped_by
-        Why there were no more: ``off``, ``paused``, ``no valid points``, ``no views``, ``few pairs``, ``steps``,
-        ``budget``, ``deadline``, ``stopped``, ``background`` (none ended since the last scan) or ``trainer died``; or
-        why they were undone: ``not finite``, ``out of memory``, ``collapse`` or ``disagreement``.
+        Why there were no more: ``off``, ``paused``, ``no valid points``, ``no views``, ``few pairs``, ``familiar``,
+        ``steps``, ``budget``, ``deadline``, ``stopped``, ``background`` (none ended since the last scan) or
+        ``trainer died``; or why they were undone: ``not finite``, ``out of memory``, ``collapse`` or ``disagreement``.
     kd_losses
         KD loss before each step, followed by the loss after the last one; empty if no step was taken.
     paired_points
         Points with at least one pixel.
     trusted
-        Whether the adapted weights labelled the whole scan and not only what lies near the view.
+        Whether the adapted weights may label the whole scan and not only what lies near the view.
     weight_version
         Number of scans whose steps are in the weights that predicted; 0 for the source model.
     reset_by

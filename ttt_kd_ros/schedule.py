@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ttt_kd_ros.adaptation.session import FAMILIAR
 from ttt_kd_ros.adaptation.settings import AdaptationSettings
 from ttt_kd_ros.background import DIED, Start, Trained, Trainer
 from ttt_kd_ros.classes import ClassList
@@ -23,7 +24,7 @@ class ScheduledSegmenter:
 
     In the background the scans are labelled with the newest weights that were trained beside; the report of a scan is
     that of the training whose weights came with it, ``background`` if none came. While the latest scan trained on is
-    not trusted (`AdaptationSettings.trust`), the source weights label.
+    not trusted (`AdaptationSettings.trust`) or familiar, the source weights label.
 
     Parameters
     ----------
@@ -152,7 +153,7 @@ class ScheduledSegmenter:
         if trained.start != self._start.number:
             return None
         report = trained.report
-        if report.reset_by or (report.steps and not report.trusted):
+        if report.reset_by or report.stopped_by == FAMILIAR or (report.steps and not report.trusted):
             self._segmenter.reset()
         elif report.steps and trained.weights is not None:
             self._segmenter.take(trained.weights)

@@ -333,7 +333,7 @@ class Segmenter:
             losses,
             steps.paired_points,
             self._weight_version,
-            trusted=steps.reach is None,
+            trusted=steps.trusted,
             reset_by=fault,
         )
         return labels, confidence, report

@@ -1,5 +1,6 @@
 """Gradient steps: what they move, when they stop, and how they are undone."""
 
+import copy
 import itertools
 import math
 from dataclasses import replace
@@ -18,7 +19,7 @@ from ttt_kd_ros.errors import InputError
 from ttt_kd_ros.sparse.kernel_map import unpack
 from ttt_kd_ros.sparse.voxels import voxelise
 
-SETTINGS = AdaptationSettings(steps=5, learning_rate=1e-2)
+SETTINGS = AdaptationSettings(steps=5, learning_rate=1e-2, familiar=0.0)
 
 
 @pytest.fixture
@@ -290,6 +291,18 @@ def test_where_the_network_cannot_predict_the_features_the_weights_reach_only_wh
         assert not reach.all()
     else:
         assert reach is None
+
+
+@pytest.mark.parametrize("margin", [-0.01, 0.01])
+def test_where_the_network_predicts_the_features_as_in_training_no_step_is_taken(network, voxels, pairs, margin):
+    cosine = 1 - AdaptationSession(copy.deepcopy(network), SETTINGS).adapt(voxels, pairs).kd_losses[0]
+    session = AdaptationSession(network, replace(SETTINGS, familiar=0.9), kd_level=(cosine + margin) / 0.9)
+    steps = session.adapt(voxels, pairs)
+    if margin < 0:
+        assert (steps.stopped_by, steps.kd_losses) == ("familiar", [])
+        assert not steps.reach.any(), "the source model labels everything"
+    else:
+        assert (steps.stopped_by, len(steps.kd_losses)) == ("steps", 5)
 
 
 def test_trust_is_a_matter_of_the_source_model_however_far_the_weights_have_moved(network, voxels, pairs):

@@ -47,7 +47,9 @@ def segmenter(network, clock):
 
     teacher.features = slow_features
     network.register_forward_hook(lambda *_: clock.go_on(FORWARD_S))
-    settings = AdaptationSettings(steps=20, learning_rate=1e-3, min_pairs=50, trust=0.0, scan_statistics=0.0)
+    settings = AdaptationSettings(
+        steps=20, learning_rate=1e-3, min_pairs=50, trust=0.0, familiar=0.0, scan_statistics=0.0
+    )
     return Segmenter(network, teacher, settings, clock)
 
 

@@ -23,7 +23,7 @@ from ttt_kd_ros.model.checkpoint import load_checkpoint, save_checkpoint
 from ttt_kd_ros.model.network import Network, NetworkConfig, TeacherSpec
 from ttt_kd_ros.segmenter import load_segmenter
 
-ADAPTATION = AdaptationSettings(steps=3, learning_rate=1e-2, trust=0, scan_statistics=0, collapse_share=1)
+ADAPTATION = AdaptationSettings(steps=3, learning_rate=1e-2, trust=0, familiar=0, scan_statistics=0, collapse_share=1)
 SETTINGS = FitSettings(ADAPTATION, passes=2, min_agreement=0)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -43,12 +43,12 @@ class FakeTrainer:
     def close(self):
         self.closed = True
 
-    def finish(self, **report):
+    def finish(self, stopped_by="steps", **report):
         """Training on the latest offer is done: every weight is a little bigger."""
         start, _ = self.offers[-1]
         version = start.weights.version + 1
         values = {name: np.asarray(value + 0.01, value.dtype) for name, value in start.weights.values.items()}
-        report = AdaptationReport(2, "steps", (0.5, 0.4, 0.3), 99, version, **report)
+        report = AdaptationReport(2, stopped_by, (0.5, 0.4, 0.3), 99, version, **report)
         self.trained = Trained(start.number, report, Weights(values, version))
 
 
@@ -98,12 +98,15 @@ def test_scans_that_a_newer_one_replaces_are_counted(segmenter, frame):
     assert [segmenter.segment(frame).adaptation.skipped for _ in range(3)] == [0, 1, 2]
 
 
-def test_while_the_latest_scan_is_not_trusted_the_source_model_labels(segmenter, frame, source, trainers):
+@pytest.mark.parametrize("report", [{"trusted": False}, {"stopped_by": "familiar"}], ids=str)
+def test_while_the_latest_scan_is_not_trusted_or_familiar_the_source_model_labels(
+    segmenter, frame, source, trainers, report
+):
     segmenter.segment(frame)
-    trainers[0].finish(trusted=False)
+    trainers[0].finish(**report)
     answer = segmenter.segment(frame)
     np.testing.assert_array_equal(answer.confidence, source.confidence)
-    assert not answer.adaptation.trusted
+    assert report.items() <= asdict(answer.adaptation).items()
     trainers[0].finish()
     assert segmenter.segment(frame).adaptation.weight_version == 1
 

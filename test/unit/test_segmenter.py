@@ -197,6 +197,21 @@ def test_a_scan_that_is_not_trusted_is_adapted_to_near_the_view_and_left_to_the_
     assert np.isclose(everywhere.confidence, source, atol=1e-6).mean() < same.mean()
 
 
+def test_a_familiar_scan_is_left_to_the_source_model_and_the_adapted_weights_stay(network, frame):
+    source = Segmenter(network, None, replace(SETTINGS, mode="off")).segment(frame).confidence
+    settings = replace(SETTINGS, mode="online", trust=0.0, familiar=0.0)
+    segmenter = Segmenter(network, StripesTeacher(), settings, training={"kd_cosine": 0.01})
+    adapted = segmenter.segment(frame).confidence
+    segmenter.configure(replace(settings, familiar=0.9))
+    familiar = segmenter.segment(frame)
+    assert (familiar.adaptation.steps, familiar.adaptation.stopped_by) == (0, "familiar")
+    np.testing.assert_allclose(familiar.confidence, source, atol=1e-6)
+    assert familiar.adaptation.weight_version == 1
+    segmenter.configure(replace(settings, steps=0))
+    assert not np.allclose(segmenter.segment(frame).confidence, source, atol=1e-6)
+    assert not np.allclose(adapted, source, atol=1e-6)
+
+
 def test_a_picture_of_another_size_than_the_calibration_is_paired_at_the_same_places(network, frame):
     view = frame.views[0]
     half = replace(view, image=np.ascontiguousarray(view.image[::2, ::2]))

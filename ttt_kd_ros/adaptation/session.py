@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 
@@ -27,6 +27,8 @@ SHARPNESS_RADIUS = 0.05
 """Of `sar`: how far around the weights a high loss is looked for, as its authors have it."""
 MOMENTUM, MOMENTUM_DECAY, MOMENTUM_FLOOR = 0.1, 0.94, 0.005
 """Of `statistics`: share of a scan's statistics in the first step and how it goes down, as DUA's authors have it."""
+FAMILIAR = "familiar"
+"""Why no step is taken on a scan whose image features the source model predicts as well as in training."""
 MIN_COARSE_VOXELS = 32
 """Of `AdaptationSettings.scan_statistics`: with fewer voxels on the coarsest level a scan has no statistics."""
 
@@ -43,14 +45,17 @@ class Steps:
         See `AdaptationReport`.
     paired_points
         Points with at least one pixel.
+    trusted
+        Whether the scan is (`AdaptationSettings.trust`).
     reach
         (V,) bool, voxels that the adapted weights may label: None for all, those near the view where the scan is not
-        trusted (`AdaptationSettings.trust`).
+        trusted, none where it is familiar (`AdaptationSettings.familiar`).
     """
 
     kd_losses: list[float] = field(default_factory=list)
     stopped_by: str = "steps"
     paired_points: int = 0
+    trusted: bool = True
     reach: Tensor | None = None
 
     def undo(self, cause: str) -> None:
@@ -88,7 +93,8 @@ class AdaptationSession:
     clock
         Seconds, monotonic.
     kd_level
-        Mean cosine of ρ_2D with the teacher on the training pairs, which `AdaptationSettings.trust` is a share of.
+        Mean cosine of ρ_2D with the teacher on the training pairs, which `AdaptationSettings.trust` and `familiar` are
+        shares of.
     """
 
     def __init__(
@@ -180,7 +186,7 @@ class AdaptationSession:
         Returns
         -------
         Steps
-            None taken yet; `advance` goes on with it.
+            None taken yet; `advance` goes on with it, and takes none if the scan is familiar.
         """
         seeds = voxel_targets(pairs, voxels.grid.inverse).voxels
         distance = self.settings.margin_m / self._network.config.voxel_size
@@ -193,7 +199,14 @@ class AdaptationSession:
         guarded = self.settings.disagreement_share < 1
         source_labels = source()[0].argmax(dim=1) if guarded else None
         self._scan = _Scan(view, near, targets, loss, before, source_labels, start=self._clock(), due=due)
-        return Steps(reach=None if self._trusted(lambda: source()[1], targets) else near)
+        familiar, trust = self.settings.familiar, self.settings.trust
+        if self.settings.method not in NEEDS_TEACHER or not (familiar or trust):
+            return Steps()
+        cosine = 1 - distillation_loss(source()[1], targets).item()
+        if familiar and cosine >= familiar * self._kd_level:
+            return Steps(stopped_by=FAMILIAR, reach=torch.zeros_like(near))
+        trusted = not trust or cosine >= trust * self._kd_level
+        return Steps(trusted=trusted, reach=None if trusted else near)
 
     def advance(self, steps: Steps, count: int) -> None:
         """Take steps on the scan until there are `count`, or something stops them.
@@ -291,12 +304,6 @@ class AdaptationSession:
     def source(self, voxels: VoxelInput) -> tuple[Tensor, Tensor]:
         """Logits and features of the source model, whatever the weights are now."""
         return torch.func.functional_call(self._network, self._source_weights, (voxels,))
-
-    def _trusted(self, source_features: Callable[[], Tensor], targets: Targets) -> bool:
-        if not self.settings.trust or self.settings.method not in NEEDS_TEACHER:
-            return True
-        cosine = 1 - distillation_loss(source_features(), targets).item()
-        return cosine >= self.settings.trust * self._kd_level
 
     def _climb(self, scan: _Scan) -> None:
         """Replace the gradient by the one at the nearby weights where the loss is highest (SAR)."""

@@ -85,6 +85,10 @@ class AdaptationSettings:
         Where the cosine of the source model's features with the teacher's is less than this share of its level in
         training, the adapted weights label only what lies near the view, and the source model the rest; 0 trusts every
         scan.
+    familiar
+        Where the cosine of the source model's features with the teacher's is at least this share of its level in
+        training, there is nothing to learn: no step is taken and the source model labels the scan; 0 adapts to every
+        scan.
     scan_statistics
         Share of the scan's own statistics in the batch norms, taken from the whole scan before the steps; 0 keeps the
         statistics of training. Needs no camera.
@@ -109,13 +113,14 @@ class AdaptationSettings:
     learning_rate: float = 0.0
     budget_ms: float = 0.0
     loss: str = "cosine"
-    entropy_weight: float = 0.2
+    entropy_weight: float = 0.0
     source_weight: float = 0.0
     pull: float = 0.0
     collapse_share: float = 0.98
     disagreement_share: float = 1.0
     jump_s: float = 1.0
     trust: float = 0.8
+    familiar: float = 0.92
     scan_statistics: float = 0.0
     min_pairs: int = 100
     margin_m: float = 4.0
@@ -136,7 +141,7 @@ class AdaptationSettings:
             raise InputError(f"adaptation steps must be 0 to {MAX_STEPS}, or -1 for the scope's own, not {self.steps}")
         for name in (
             "deadline_ms", "learning_rate", "budget_ms", "entropy_weight", "source_weight", "pull", "collapse_share",
-            "disagreement_share", "jump_s", "trust", "min_pairs", "margin_m",
+            "disagreement_share", "jump_s", "trust", "familiar", "min_pairs", "margin_m",
         ):  # fmt: skip
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):

@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
     from ttt_kd_ros.teacher.load import load_teacher
 
     settings = FitSettings(
-        AdaptationSettings(steps=args.steps, scope=args.scope, trust=args.trust, scan_statistics=0),
+        AdaptationSettings(steps=args.steps, scope=args.scope, trust=args.trust, familiar=0, scan_statistics=0),
         args.passes,
         args.min_agreement,
     )

@@ -29,7 +29,7 @@ class FitSettings:
     ----------
     adaptation
         The steps on each scan; the mode is ``online``, and the batch norms keep the statistics of training, because a
-        checkpoint is for more than the last scan.
+        checkpoint is for more than the last scan. Familiar scans are adapted to like others.
     passes
         How often the recording is gone through.
     min_agreement
@@ -37,7 +37,7 @@ class FitSettings:
         the source's (`AdaptationSettings.collapse_share`), is undone and ends the fit.
     """
 
-    adaptation: AdaptationSettings = AdaptationSettings(scan_statistics=0)
+    adaptation: AdaptationSettings = AdaptationSettings(scan_statistics=0, familiar=0)
     passes: int = 3
     min_agreement: float = 0.7
 
@@ -50,6 +50,8 @@ class FitSettings:
             raise InputError(f"a fit adapts online, not {self.adaptation.mode}")
         if self.adaptation.scan_statistics:
             raise InputError("a fit keeps the statistics of training; set scan_statistics to 0")
+        if self.adaptation.familiar:
+            raise InputError("a fit adapts to every scan; set familiar to 0")
 
 
 @dataclass(frozen=True)

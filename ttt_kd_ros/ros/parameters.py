@@ -296,6 +296,15 @@ PARAMETERS: tuple[Parameter, ...] = (
         live=True,
     ),
     Parameter(
+        "adaptation.familiar",
+        _ADAPTATION.familiar,
+        "Where the cosine of the source model's image features with the teacher's is at least this share of its level "
+        "in training, there is nothing to learn: no step is taken and the source model labels the scan; 0: every scan "
+        "is adapted to.",
+        (0, 1),
+        live=True,
+    ),
+    Parameter(
         "adaptation.trust",
         _ADAPTATION.trust,
         "Where the cosine of the source model's image features with the teacher's is less than this share of its level "
