@@ -113,7 +113,7 @@ class AdaptationSettings:
     learning_rate: float = 0.0
     budget_ms: float = 0.0
     loss: str = "cosine"
-    entropy_weight: float = 0.0
+    entropy_weight: float = 0.2
     source_weight: float = 0.0
     pull: float = 0.0
     collapse_share: float = 0.98
