@@ -222,17 +222,7 @@ class Robot:
         if self.started and overrides.get("autostart", True):
             self.wait_until_connected()
 
-    def _load(
-        self,
-        checkpoint: str,
-        *,
-        settings: AdaptationSettings,
-        teacher: str,
-        device: str,
-        threads: int,
-        sparse_backend: str,
-        teacher_backend: str,
-    ) -> FakeSegmenter:
+    def _load(self, *, checkpoint: str, settings: AdaptationSettings, **_how: object) -> FakeSegmenter:
         if "fault" in checkpoint:
             raise TypeError("a fault in the program")
         if "broken" in checkpoint:

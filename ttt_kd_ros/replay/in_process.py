@@ -47,15 +47,7 @@ def replay_in_process(bag: str | Path, settings: ReplaySettings, stamps: Collect
     node = what.node_settings
     _check_repeatable(node.adaptation)
     with _deterministic():
-        segmenter = load_segmenter(
-            node.checkpoint,
-            settings=node.adaptation,
-            teacher=node.teacher,
-            device=node.device,
-            threads=node.threads,
-            sparse_backend=node.sparse_backend,
-            teacher_backend=node.teacher_backend,
-        )
+        segmenter = load_segmenter(**node.loading)
         result = _segment(what, segmenter, stamps)
     if settings.out:
         settings.out.mkdir(parents=True, exist_ok=True)

@@ -437,6 +437,19 @@ class NodeSettings:
     cameras: tuple[CameraSettings, ...]
 
     @property
+    def loading(self) -> dict[str, Any]:
+        """Arguments of `load_segmenter` and `load_scheduled`."""
+        return {
+            "checkpoint": self.checkpoint,
+            "settings": self.adaptation,
+            "teacher": self.teacher,
+            "device": self.device,
+            "threads": self.threads,
+            "sparse_backend": self.sparse_backend,
+            "teacher_backend": self.teacher_backend,
+        }
+
+    @property
     def camera_names(self) -> tuple[str, ...]:
         """Name of each camera."""
         return tuple(camera.name for camera in self.cameras)

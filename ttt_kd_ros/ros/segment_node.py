@@ -11,8 +11,7 @@ import time
 import traceback
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn, TypeAlias
 
 import rclpy
 from rcl_interfaces.msg import SetParametersResult
@@ -27,7 +26,6 @@ from sensor_msgs.msg import PointCloud2
 from tf2_ros import Buffer
 
 from ttt_kd_ros.adaptation.cost import RunningCost
-from ttt_kd_ros.adaptation.settings import AdaptationSettings
 from ttt_kd_ros.errors import InputError
 from ttt_kd_ros.frame import Frame, Segmentation
 from ttt_kd_ros.ros.assembly import FrameAssembler, ImageMessage, ScanJob
@@ -56,21 +54,8 @@ SHUTDOWN_S = 1.0
 """How long the node may take to end in order."""
 
 
-class LoadSegmenter(Protocol):
-    """`load_scheduled`, or what stands for it."""
-
-    def __call__(
-        self,
-        checkpoint: str | Path,
-        *,
-        settings: AdaptationSettings,
-        teacher: str,
-        device: str,
-        threads: int,
-        sparse_backend: str,
-        teacher_backend: str,
-    ) -> ScheduledSegmenter:
-        """Load a segmenter."""
+LoadSegmenter: TypeAlias = Callable[..., ScheduledSegmenter]
+"""`load_scheduled`, or what stands for it; called with `NodeSettings.loading`."""
 
 
 class SegmentNode(LifecycleNode):
@@ -173,16 +158,7 @@ class SegmentNode(LifecycleNode):
         settings, undo = self._settings, self._undo_configure
         for topic in settings.input_topics:
             validate_topic_name(topic)
-        load = partial(
-            self._load_segmenter,
-            settings.checkpoint,
-            settings=settings.adaptation,
-            teacher=settings.teacher,
-            device=settings.device,
-            threads=settings.threads,
-            sparse_backend=settings.sparse_backend,
-            teacher_backend=settings.teacher_backend,
-        )
+        load = partial(self._load_segmenter, **settings.loading)
         undo.callback(self._forget_model)
         self._model = Model(load, self._model_thread, settings.adaptation)
         self._outgoing = Topics(self)
