@@ -14,6 +14,7 @@ from ttt_kd_ros.background import DIED, Start, Trained, Trainer
 from ttt_kd_ros.classes import ClassList
 from ttt_kd_ros.frame import AdaptationReport, Frame, Segmentation
 from ttt_kd_ros.segmenter import Segmenter, load_segmenter
+from ttt_kd_ros.warm_up import warm_up
 
 BESIDE = "background"
 TIME_JUMP = "time jump"
@@ -178,7 +179,10 @@ def load_scheduled(
     sparse_backend: str = "auto",
     teacher_backend: str = "torch",
 ) -> ScheduledSegmenter:
-    """Load a segmenter of a stream of scans; the parameters are those of `load_segmenter`."""
+    """Load a segmenter of a stream of scans; the parameters are those of `load_segmenter`.
+
+    With a deadline for scans that are adapted to before they are labelled, it is warmed up (`warm_up`).
+    """
     how = {
         "checkpoint": checkpoint,
         "teacher": teacher,
@@ -187,4 +191,7 @@ def load_scheduled(
         "sparse_backend": sparse_backend,
         "teacher_backend": teacher_backend,
     }
-    return ScheduledSegmenter(load_segmenter(settings=settings, **how), how)  # type: ignore[arg-type]
+    segmenter = load_segmenter(settings=settings, **how)  # type: ignore[arg-type]
+    if settings.deadline_ms and not settings.in_background:
+        warm_up(segmenter)
+    return ScheduledSegmenter(segmenter, how)

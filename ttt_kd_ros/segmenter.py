@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ttt_kd_ros.adaptation.cost import Clock
+from ttt_kd_ros.adaptation.cost import Clock, Pace
 from ttt_kd_ros.adaptation.methods import NEEDS_TEACHER
 from ttt_kd_ros.adaptation.session import AdaptationSession, Steps
 from ttt_kd_ros.adaptation.settings import AdaptationSettings
@@ -109,6 +109,11 @@ class Segmenter:
     def settings(self) -> AdaptationSettings:
         """How frames are adapted to."""
         return self._settings
+
+    @property
+    def pace(self) -> Pace:
+        """What the stages of a scan cost."""
+        return self._session.pace
 
     def configure(self, settings: AdaptationSettings) -> None:
         """Change how to adapt, between two frames; a change to ``off`` or ``offline`` goes back to the source weights.
@@ -231,7 +236,7 @@ class Segmenter:
                 answer = self._expand(valid, voxels.grid.inverse, labels, confidence)
             version = 0 if report.reset_by else version
             answers.append(Segmentation(*answer, report, dict(stage.timings_ms)))
-            self._session.pace.add("predict", stage.timings_ms.pop("predict") / 1e3)
+            self.pace.add("predict", stage.timings_ms.pop("predict") / 1e3)
         if steps.stopped_by == "out of memory" and not self._source_only:
             self._need_less_memory()
         if answers[-1].adaptation.steps and self._session.settings.mode == "offline":
@@ -239,7 +244,7 @@ class Segmenter:
         return tuple(answers)
 
     def _take_statistics(self, voxels: VoxelInput, due: float, stage: _Stopwatch) -> None:
-        settings, pace = self._session.settings, self._session.pace
+        settings, pace = self._session.settings, self.pace
         if settings.mode == "off" or not settings.scan_statistics or self._source_only:
             return
         if not pace.fits(due, "statistics"):
@@ -255,7 +260,7 @@ class Segmenter:
         """The scan's pairs and its steps, none taken yet; no pairs and the reason if there will be none."""
         if cause := self._why_no_steps(frame, due):
             return None, Steps(stopped_by=cause)
-        settings, pace = self._session.settings, self._session.pace
+        settings, pace = self._session.settings, self.pace
         try:
             with stage("teacher"), torch.no_grad():
                 teacher = self._teacher if settings.method in NEEDS_TEACHER else None
@@ -273,7 +278,7 @@ class Segmenter:
         return pairs, steps
 
     def _why_no_steps(self, frame: Frame, due: float) -> str:
-        settings, pace = self._session.settings, self._session.pace
+        settings, pace = self._session.settings, self.pace
         if settings.mode == "off" or not settings.steps:
             return "off"
         if self._source_only:

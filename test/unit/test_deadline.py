@@ -7,12 +7,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from stripes import StripesTeacher, camera_view
 
 from ttt_kd_ros.adaptation.cost import Pace, RunningCost
 from ttt_kd_ros.adaptation.settings import AdaptationSettings
 from ttt_kd_ros.frame import Frame, Scan
 from ttt_kd_ros.segmenter import Segmenter
+from ttt_kd_ros.warm_up import warm_up
 
 TEACHER_S, FORWARD_S = 0.05, 0.02
 
@@ -99,13 +101,13 @@ def test_the_first_scans_only_show_what_a_prediction_costs(segmenter, frame, clo
         assert clock() <= due
 
 
-def warm_up(segmenter, frame, clock, scans):
+def first_scans(segmenter, frame, clock, scans):
     for _ in range(scans):
         segmenter.segment(frame, clock() + 0.2)
 
 
 def test_as_many_steps_are_taken_as_end_in_time(segmenter, frame, clock):
-    warm_up(segmenter, frame, clock, scans=2)
+    first_scans(segmenter, frame, clock, scans=2)
     for _ in range(3):
         due = clock() + 0.2
         report = segmenter.segment(frame, due).adaptation
@@ -114,12 +116,12 @@ def test_as_many_steps_are_taken_as_end_in_time(segmenter, frame, clock):
 
 
 def test_time_that_passed_before_counts(segmenter, frame, clock):
-    warm_up(segmenter, frame, clock, scans=4)
+    first_scans(segmenter, frame, clock, scans=4)
     assert segmenter.segment(frame, clock() + 0.14).adaptation.steps == 3
 
 
 def test_without_time_for_a_step_the_teacher_is_not_asked(segmenter, frame, clock):
-    warm_up(segmenter, frame, clock, scans=4)
+    first_scans(segmenter, frame, clock, scans=4)
     start = clock()
     report = segmenter.segment(frame, start + 0.06).adaptation
     assert (report.steps, report.stopped_by) == (0, "deadline")
@@ -145,3 +147,41 @@ def test_the_scan_s_statistics_come_before_the_steps_and_count(segmenter, frame,
     assert answer.timings_ms["statistics"] == pytest.approx(FORWARD_S * 1e3)
     assert clock() <= due
     assert "statistics" not in segmenter.segment(frame, clock() + 0.03).timings_ms
+
+
+def test_once_warmed_up_a_scan_is_late_neither_for_its_first_teacher_nor_for_its_first_step(segmenter, frame, clock):
+    warm_up(segmenter)
+    taken = []
+    for _ in range(4):
+        due = clock() + 0.2
+        report = segmenter.segment(frame, due).adaptation
+        taken.append(report.steps)
+        assert clock() <= due
+    assert taken == [0, 6, 6, 6]
+
+
+@pytest.mark.parametrize("mode", ["online", "offline"])
+def test_warming_up_changes_neither_settings_nor_weights_nor_statistics(segmenter, network, mode):
+    settings = replace(segmenter.settings, mode=mode, scan_statistics=0.3)
+    segmenter.configure(settings)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    warm_up(segmenter)
+    assert segmenter.settings == settings
+    assert segmenter.weights().version == 0
+    for name, value in network.state_dict().items():
+        assert torch.equal(value, before[name]), name
+
+
+def test_costs_of_a_made_up_scan_grow_and_shrink_with_the_prediction_of_real_ones(clock):
+    pace = Pace(clock)
+    for stage, seconds in (("predict", 0.4), ("step", 0.8)) * 2:
+        pace.add(stage, seconds)
+    pace.relate("step")
+    assert not pace.fits(clock() + 100, "step")
+    pace.add("predict", 0.1)
+    assert pace.fits(clock() + 0.31, "step")
+    assert not pace.fits(clock() + 0.29, "step")
+    pace.fade("step")
+    assert pace.fits(clock() + 0.2995, "step")
+    pace.add("step", 0.05)
+    assert pace.fits(clock() + 0.16, "step")

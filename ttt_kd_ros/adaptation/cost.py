@@ -32,6 +32,10 @@ class RunningCost:
         """Believe in a little less, so that a slow moment is tried again some day."""
         self._latest = deque((seconds * FADING for seconds in self._latest), maxlen=KEPT)
 
+    def forget(self) -> None:
+        """Know no measurement; the next one counts."""
+        self._latest.clear()
+
     @property
     def known(self) -> bool:
         """Whether there is a measurement."""
@@ -55,6 +59,7 @@ class Pace:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._costs: defaultdict[str, RunningCost] = defaultdict(RunningCost)
+        self._predictions: dict[str, float] = {}
 
     def add(self, stage: str, seconds: float) -> None:
         """Take in how long a stage took [s]."""
@@ -64,6 +69,16 @@ class Pace:
         """Believe stages a little cheaper, because they did not fit."""
         for stage in stages:
             self._costs[stage].fade()
+            if stage in self._predictions:
+                self._predictions[stage] *= FADING
+
+    def relate(self, *stages: str) -> None:
+        """Know stages' costs only as multiples of the prediction's, which is to be measured anew, as they are."""
+        predict = self._costs["predict"]
+        for stage in stages:
+            self._predictions[stage] = self._costs[stage].estimate / predict.estimate
+            self._costs[stage].forget()
+        predict.forget()
 
     def fits(self, due: float, *stages: str) -> bool:
         """Whether stages and the final prediction end in time.
@@ -81,5 +96,10 @@ class Pace:
             return True
         if not self._costs["predict"].known:
             return False
-        ahead = sum(self._costs[stage].estimate for stage in (*stages, "predict"))
-        return self._clock() + ahead <= due
+        return self._clock() + sum(map(self._estimate, (*stages, "predict"))) <= due
+
+    def _estimate(self, stage: str) -> float:
+        cost = self._costs[stage]
+        if cost.known or stage not in self._predictions:
+            return cost.estimate
+        return self._predictions[stage] * self._costs["predict"].estimate

@@ -129,7 +129,8 @@ class AdaptationSession:
         self._restart()
 
     def reset(self) -> None:
-        """Go back to the source weights."""
+        """Go back to the source weights and the statistics of training."""
+        self._restore_statistics()
         self.load(self._source)
 
     def load(self, weights: Mapping[str, Tensor]) -> None:
