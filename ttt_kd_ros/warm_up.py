@@ -47,8 +47,8 @@ def made_frame(seed: int) -> Frame:
     points = np.stack(
         [distance * np.cos(azimuth), distance * np.sin(azimuth), height + distance * np.tan(elevation)], axis=-1
     )
-    K = np.array([[400.0, 0, 319.5], [0, 400.0, 239.5], [0, 0, 1]])
+    K = np.array([[400.0, 0, 319.5], [0, 400.0, 179.5], [0, 0, 1]])
     T_camera_scan = np.array([[0, -1.0, 0, 0], [0, 0, -1.0, height], [1.0, 0, 0, 0], [0, 0, 0, 1]])
-    image = rng.integers(0, 256, (480, 640, 3), dtype=np.uint8)
-    view = CameraView("made up", image, Camera(640, 480, K), T_camera_scan)
+    image = rng.integers(0, 256, (360, 640, 3), dtype=np.uint8)
+    view = CameraView("made up", image, Camera(640, 360, K), T_camera_scan)
     return Frame(Scan(points.reshape(-1, 3).astype(np.float32), np.eye(4)), (view,))
