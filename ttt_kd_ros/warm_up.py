@@ -34,7 +34,7 @@ def warm_up(segmenter: Segmenter) -> None:
         segmenter.segment(made_frame(seed))
     segmenter.configure(settings)
     segmenter.reset()
-    segmenter.pace.relate(*GROW_WITH_THE_SCAN)
+    segmenter.pace.assume(*GROW_WITH_THE_SCAN)
 
 
 def made_frame(seed: int) -> Frame:

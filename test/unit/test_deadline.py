@@ -172,16 +172,18 @@ def test_warming_up_changes_neither_settings_nor_weights_nor_statistics(segmente
         assert torch.equal(value, before[name]), name
 
 
-def test_costs_of_a_made_up_scan_grow_and_shrink_with_the_prediction_of_real_ones(clock):
+def test_what_a_made_up_scan_cost_is_believed_until_it_is_measured_on_a_real_one(clock):
     pace = Pace(clock)
-    for stage, seconds in (("predict", 0.4), ("step", 0.8)) * 2:
+    for stage, seconds in (("predict", 0.4), ("teacher", 0.3), ("step", 0.8)) * 2:
         pace.add(stage, seconds)
-    pace.relate("step")
-    assert not pace.fits(clock() + 100, "step")
+    pace.assume("step")
+    assert not pace.fits(clock() + 100, "teacher", "step")
     pace.add("predict", 0.1)
-    assert pace.fits(clock() + 0.31, "step")
-    assert not pace.fits(clock() + 0.29, "step")
-    pace.fade("step")
-    assert pace.fits(clock() + 0.2995, "step")
+    assert pace.fits(clock() + 0.61, "teacher", "step")
+    assert not pace.fits(clock() + 0.59, "teacher", "step")
+    pace.fade("teacher", "step")
+    assert pace.fits(clock() + 0.5976, "teacher", "step")
+    pace.add("teacher", 0.7)
+    assert not pace.fits(clock() + 0.98, "teacher", "step")
     pace.add("step", 0.05)
-    assert pace.fits(clock() + 0.16, "step")
+    assert pace.fits(clock() + 0.86, "teacher", "step")

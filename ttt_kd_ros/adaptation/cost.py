@@ -59,7 +59,8 @@ class Pace:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._costs: defaultdict[str, RunningCost] = defaultdict(RunningCost)
-        self._predictions: dict[str, float] = {}
+        self._assumed: dict[str, float] = {}
+        self._growing: frozenset[str] = frozenset()
 
     def add(self, stage: str, seconds: float) -> None:
         """Take in how long a stage took [s]."""
@@ -69,16 +70,23 @@ class Pace:
         """Believe stages a little cheaper, because they did not fit."""
         for stage in stages:
             self._costs[stage].fade()
-            if stage in self._predictions:
-                self._predictions[stage] *= FADING
+            if stage in self._assumed:
+                self._assumed[stage] *= FADING
 
-    def relate(self, *stages: str) -> None:
-        """Know stages' costs only as multiples of the prediction's, which is to be measured anew, as they are."""
-        predict = self._costs["predict"]
-        for stage in stages:
-            self._predictions[stage] = self._costs[stage].estimate / predict.estimate
-            self._costs[stage].forget()
-        predict.forget()
+    def assume(self, *growing: str) -> None:
+        """Believe in what was measured only until it is measured again; the prediction's cost is unknown until then.
+
+        Parameters
+        ----------
+        growing
+            Stages that grow with the scan as the prediction does: their costs are kept as multiples of its.
+        """
+        predict = self._costs["predict"].estimate
+        self._growing = frozenset(growing)
+        for stage, cost in self._costs.items():
+            if stage != "predict":
+                self._assumed[stage] = cost.estimate / (predict if stage in growing else 1.0)
+            cost.forget()
 
     def fits(self, due: float, *stages: str) -> bool:
         """Whether stages and the final prediction end in time.
@@ -100,6 +108,6 @@ class Pace:
 
     def _estimate(self, stage: str) -> float:
         cost = self._costs[stage]
-        if cost.known or stage not in self._predictions:
+        if cost.known or stage not in self._assumed:
             return cost.estimate
-        return self._predictions[stage] * self._costs["predict"].estimate
+        return self._assumed[stage] * (self._estimate("predict") if stage in self._growing else 1.0)
