@@ -72,7 +72,8 @@ class AdaptationSettings:
     source_weight
         Weight of the cross-entropy with the source model's confident labels: ties the adapted model to it.
     pull
-        Share of the way back to the source weights that the weights go after each step.
+        Share of the way back to the source weights that the weights go after each step: bounds how far many steps, on one
+        scan or on a long drive, can lead away.
     collapse_share
         The weights go back to the source's if the adapted ones give more than this share of a scan one label and the
         source ones do not; 1 never.
@@ -115,7 +116,7 @@ class AdaptationSettings:
     loss: str = "cosine"
     entropy_weight: float = 0.2
     source_weight: float = 0.0
-    pull: float = 0.0
+    pull: float = 0.05
     collapse_share: float = 0.98
     disagreement_share: float = 1.0
     jump_s: float = 1.0
