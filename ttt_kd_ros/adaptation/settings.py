@@ -72,8 +72,8 @@ class AdaptationSettings:
     source_weight
         Weight of the cross-entropy with the source model's confident labels: ties the adapted model to it.
     pull
-        Share of the way back to the source weights that the weights go after each step: bounds how far many steps, on one
-        scan or on a long drive, can lead away.
+        Share of the way back to the source weights that the weights go after each step: bounds how far many steps lead
+        away, on one scan or on a long drive.
     collapse_share
         The weights go back to the source's if the adapted ones give more than this share of a scan one label and the
         source ones do not; 1 never.
