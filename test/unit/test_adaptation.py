@@ -153,7 +153,7 @@ def test_the_steps_see_the_gradient_of_the_loss_alone(network, voxels, pairs):
     expected = torch.autograd.grad(distillation_loss(network(voxels)[1], targets), parameters)
     before = [p.detach().clone() for p in parameters]
     settings = AdaptationSettings(
-        steps=1, scope="all", optimizer="sgd", learning_rate=0.1, entropy_weight=0, margin_m=1000
+        steps=1, scope="all", optimizer="sgd", learning_rate=0.1, entropy_weight=0, pull=0, margin_m=1000
     )
     AdaptationSession(network, settings).adapt(voxels, pairs)
     for old, new, gradient in zip(before, parameters, expected, strict=True):
@@ -235,7 +235,7 @@ def test_the_method_statistics_moves_the_batch_norms_towards_the_scan_and_nothin
 def test_sar_takes_its_gradient_where_the_loss_is_highest_nearby(sure_network, voxels, pairs):
     network = sure_network
     settings = AdaptationSettings(
-        method="sar", scope="norm", steps=1, optimizer="sgd", learning_rate=1.0, margin_m=1000, entropy_weight=0
+        method="sar", scope="norm", steps=1, optimizer="sgd", learning_rate=1.0, margin_m=1000, entropy_weight=0, pull=0
     )
     session = AdaptationSession(network, settings)
     parameters = scope_parameters(network.backbone, "norm")
