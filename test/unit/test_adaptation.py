@@ -169,6 +169,16 @@ def test_reset_brings_back_the_source_weights_to_the_bit(network, voxels, pairs)
     assert not changed(before, network)
 
 
+def test_reset_brings_back_the_statistics_of_training_to_the_source_model(network, voxels):
+    before = network(voxels)[0].detach().clone()
+    session = AdaptationSession(network, replace(SETTINGS, scan_statistics=0.5))
+    session.take_statistics(voxels)
+    assert not torch.equal(session.source(voxels)[0], before)
+    session.reset()
+    assert torch.equal(session.source(voxels)[0], before)
+    assert torch.equal(network(voxels)[0], before)
+
+
 def test_reset_forgets_the_state_of_the_optimizer(network, voxels, pairs):
     session = AdaptationSession(network, SETTINGS)
     first = session.adapt(voxels, pairs).kd_losses
