@@ -82,9 +82,15 @@ def checkpoint(tmp_path_factory):
     return path
 
 
+def shared_memory() -> set[Path]:
+    """What Fast DDS keeps for the processes of this machine, but for the ports, which they share."""
+    return {path for path in Path("/dev/shm").glob("fastdds_*") if "port" not in path.name}
+
+
 @pytest.fixture
-def start_process() -> Iterator[Start]:
-    """Start Python with arguments and the node's parameters in the rest of them."""
+def start_process(ros) -> Iterator[Start]:
+    """Start Python with arguments and the node's parameters in the rest of them; it must leave no shared memory."""
+    before = shared_memory()
     processes: list[subprocess.Popen[str]] = []
 
     def start(*arguments: str, **parameters: str) -> subprocess.Popen[str]:
@@ -96,8 +102,13 @@ def start_process() -> Iterator[Start]:
 
     yield start
     for process in processes:
-        process.kill()
-        process.communicate()
+        process.terminate()
+        try:
+            process.communicate(timeout=END_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+    assert shared_memory() <= before
 
 
 def wait_until_ready(process: subprocess.Popen[str]) -> None:

@@ -89,8 +89,12 @@ class SegmentNode(LifecycleNode):
         self._undo_configure = contextlib.ExitStack()
         self._undo_activate = contextlib.ExitStack()
         self.broken: Future[None] = Future()
-        self._values = declare_parameters(self)
-        self._settings = settings_from(self._values)
+        try:
+            self._values = declare_parameters(self)
+            self._settings = settings_from(self._values)
+        except BaseException:
+            self.destroy_node()
+            raise
         Services(self, self._loaded_model, lambda: self._settings.weights_path)
         self.add_on_set_parameters_callback(self._on_parameters)
 
@@ -110,7 +114,12 @@ class SegmentNode(LifecycleNode):
         self._undo_activate.close()
         self._undo_configure.close()
         self._model_thread.close()
+        self.leave()
+
+    def leave(self) -> None:
+        """Leave the middleware and free its shared memory, whatever the node still computes; from any thread."""
         super().destroy_node()
+        self._state_machine.destroy_when_not_in_use()  # rclpy forgets it, and it keeps the node
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load and check the model, make the publishers."""
@@ -294,7 +303,8 @@ def _run(node: SegmentNode) -> int:
         while node.context.ok() and not life.ended.wait(POLL_S):
             pass
     life.end()
-    life.ended.wait(SHUTDOWN_S)
+    if not life.ended.wait(SHUTDOWN_S):
+        node.leave()
     return life.exit_code
 
 
