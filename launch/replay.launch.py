@@ -31,6 +31,7 @@ PROFILES = "FASTDDS_DEFAULT_PROFILES_FILE"
 ARGUMENTS = (
     ("bag", None, "The bag to play."),
     ("rate", "1.0", "Times the recorded speed."),
+    ("delay", "3.0", "Seconds before the bag begins, in which node and RViz find the player's topics."),
     ("loop", "false", "Whether to begin again at the end of the bag."),
     ("rviz", "true", "Whether to start RViz."),
     ("rviz_config", str(SHARE / "config" / "segment.rviz"), "What RViz shows."),
@@ -62,8 +63,9 @@ def generate_launch_description() -> LaunchDescription:
 def play_when_ready(context: LaunchContext) -> list[RegisterEventHandler]:
     """Start the player when the node says that it is ready for the first time."""
     loop = LaunchConfiguration("loop").perform(context).lower() in ("true", "1")
-    command = ["ros2", "bag", "play", LaunchConfiguration("bag"), "--clock", "--rate", LaunchConfiguration("rate")]
-    players = [ExecuteProcess(cmd=[*command, *["--loop"] * loop], output="screen")]
+    speed = ["--rate", LaunchConfiguration("rate"), "--delay", LaunchConfiguration("delay")]
+    command = ["ros2", "bag", "play", LaunchConfiguration("bag"), "--clock", *speed, *["--loop"] * loop]
+    players = [ExecuteProcess(cmd=command, output="screen")]
 
     def on_output(event: ProcessIO) -> list[ExecuteProcess]:
         return [players.pop()] if players and READY.encode() in event.text else []

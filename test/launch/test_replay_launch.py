@@ -29,7 +29,7 @@ def test_only_the_bag_must_be_given():
 def test_the_bag_is_played_with_its_clock_and_shown(start):
     started = start(bag="drive", rviz="true")
     assert started.keys() == {"segment_node", "ros2", "rviz2"}
-    assert started["ros2"].command == ["ros2", "bag", "play", "drive", "--clock", "--rate", "1.0"]
+    assert started["ros2"].command == ["ros2", "bag", "play", "drive", "--clock", "--rate", "1.0", "--delay", "3.0"]
     assert started["segment_node"].parameters["use_sim_time"] is True
     assert started["rviz2"].parameters["use_sim_time"] is True
     assert str(ROOT / "config" / "segment.rviz") in started["rviz2"].command
@@ -47,9 +47,9 @@ def test_a_node_that_never_gets_ready_is_played_nothing(start, machine):
 
 
 def test_player_and_node_take_their_arguments(start):
-    started = start(bag="drive", rviz="false", rate="0.5", loop="true", checkpoint="street.safetensors")
-    assert started["ros2"].command[-3:] == ["--rate", "0.5", "--loop"]
-    assert started["segment_node"].parameters["checkpoint"] == "street.safetensors"
+    started = start(bag="drive", rviz="false", rate="0.5", delay="0", loop="true", checkpoint="a.safetensors")
+    assert started["ros2"].command[-5:] == ["--rate", "0.5", "--delay", "0", "--loop"]
+    assert started["segment_node"].parameters["checkpoint"] == "a.safetensors"
 
 
 def test_the_player_too_gets_the_profile_for_big_messages(start):

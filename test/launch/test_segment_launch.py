@@ -12,6 +12,7 @@ if not hasattr(launch, "LaunchDescription"):
 
 from launching import PROFILES, ROOT, Started, arguments  # noqa: E402
 
+from ttt_kd_ros.adaptation.settings import AdaptationSettings  # noqa: E402
 from ttt_kd_ros.errors import InputError  # noqa: E402
 from ttt_kd_ros.ros.parameters import PARAMETERS  # noqa: E402
 
@@ -53,7 +54,7 @@ def test_what_is_not_given_is_as_in_the_file(start):
     started = start(checkpoint="street.safetensors")
     assert started.parameters["base_frame"] == "base_link"
     assert "adaptation.steps" not in started.parameters
-    assert started.parameters["adaptation"]["steps"] == 5
+    assert started.parameters["adaptation"]["steps"] == AdaptationSettings().steps
 
 
 def test_the_file_namespace_clock_and_log_level_can_be_chosen(start, tmp_path):

@@ -239,6 +239,10 @@ class Robot:
 
     def _is_connected(self) -> bool:
         subscriptions = {s.topic_name: s for s in self.node.subscriptions}
+        pictures = {self.node.resolve_topic_name(t) for c in self.node._settings.cameras for t in c.picture_topics}
+        published = pictures & {self.world.images.topic_name, self.world.files.topic_name}
+        if published and not published & subscriptions.keys():
+            return False
         ours = (self.world.points, self.world.images, self.world.files, self.world.infos)
         inputs = [p.get_subscription_count() for p in ours if p.topic_name in subscriptions]
         answers = ("/segmentation", "/report", "/diagnostics")

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
-from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.qos import QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
 from robot import WatchedModelThread
 from scene import (
     BASE,
@@ -29,7 +29,7 @@ from scene import (
     transform,
     unpacked,
 )
-from sensor_msgs.msg import PointCloud2, PointField
+from sensor_msgs.msg import CompressedImage, PointCloud2, PointField
 
 from ttt_kd_ros.errors import InputError
 from ttt_kd_ros.ros.counts import (
@@ -253,6 +253,16 @@ class TestPictures:
         np.testing.assert_array_equal(view.image, color_picture())
         assert view.camera.K[0].tolist() == [40, 0, 15]
 
+    def test_pictures_that_are_published_compressed_only_are_found(self, start):
+        robot = self.start(start, camera__front__image_topic="late/image_raw")
+        robot.calibrate(camera_info())
+        pictures = robot.world.create_publisher(CompressedImage, "late/image_raw/compressed", qos_profile_sensor_data)
+        with robot.world.repeating(pictures, compressed(color_picture()[..., ::-1])):
+            robot.wait_for_count(FRONT, RECEIVED)
+        robot.answer(cloud(POINTS))
+        ((view,),) = (frame.views for frame in robot.segmenter.frames)
+        np.testing.assert_array_equal(view.image, color_picture())
+
     def test_a_scan_waits_for_its_picture(self, start):
         robot = self.start(start, image_wait_ms=2000.0)
         robot.calibrate(camera_info())
@@ -436,7 +446,7 @@ class TestParameters:
         assert node.describe_parameter("image_wait_ms").floating_point_range[0].to_value == 2000
         assert "offline" in node.describe_parameter("adaptation.mode").additional_constraints
         transport = node.describe_parameter("camera.front.transport").additional_constraints
-        assert transport == "one of raw, compressed; changed only while the node is unconfigured"
+        assert transport == "one of auto, raw, compressed; changed only while the node is unconfigured"
         assert not node.describe_parameter("camera.front.tolerance_ms").additional_constraints
         assert node.describe_parameter("cameras").read_only
         assert all(node.describe_parameter(name).description for name in ("checkpoint", "camera.front.rectified"))
@@ -448,7 +458,7 @@ class TestParameters:
             ({"adaptation__steps": -2}, InvalidParameterValueException, "adaptation.steps"),
             ({"image_wait_ms": 100}, InvalidParameterTypeException, "image_wait_ms"),
             ({"cameras": ["front left"]}, InputError, "letters, digits"),
-            ({"cameras": ["front"], "camera__front__transport": "zip"}, InputError, "raw, compressed"),
+            ({"cameras": ["front"], "camera__front__transport": "zip"}, InputError, "auto, raw, compressed"),
         ],
     )
     def test_a_wrong_value_at_the_start_is_refused_with_a_reason(self, start, parameters, error, reason):

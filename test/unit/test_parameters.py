@@ -44,7 +44,12 @@ def test_a_camera_has_its_name_in_its_topics():
 
 def test_compressed_pictures_come_on_the_topic_of_image_transport():
     (camera,) = settings_from(values(("front",), **{"camera.front.transport": "compressed"})).cameras
-    assert camera.picture_topic == "front/image_raw/compressed"
+    assert camera.picture_topics == ("front/image_raw/compressed",)
+
+
+def test_pictures_may_come_raw_or_compressed():
+    (camera,) = settings_from(values(("front",))).cameras
+    assert camera.picture_topics == ("front/image_raw", "front/image_raw/compressed")
 
 
 def test_an_unknown_word_is_refused_with_the_allowed_ones():
@@ -63,7 +68,9 @@ def test_a_number_that_is_none_is_refused():
 
 
 def test_a_camera_is_checked_like_the_node():
-    with pytest.raises(InputError, match=r"'camera\.front\.transport' is 'theora'; choose one of raw, compressed"):
+    with pytest.raises(
+        InputError, match=r"'camera\.front\.transport' is 'theora'; choose one of auto, raw, compressed"
+    ):
         settings_from(values(("front",), **{"camera.front.transport": "theora"}))
 
 

@@ -23,7 +23,7 @@ from ttt_kd_ros.replay.messages import cloud_labels, stamp_of
 from ttt_kd_ros.ros.assembly import FrameAssembler, ImageMessage, ScanJob
 from ttt_kd_ros.ros.collector import Job, Picture
 from ttt_kd_ros.ros.counts import NO_IMAGE, RECEIVED, SCANS, Counts, camera_subject
-from ttt_kd_ros.ros.parameters import CameraSettings, NodeSettings
+from ttt_kd_ros.ros.parameters import COMPRESSED, CameraSettings, NodeSettings
 from ttt_kd_ros.ros.transforms import Transforms
 
 NOTHING_IS_FORGOTTEN = Duration(seconds=10 * 365 * 86400)
@@ -59,7 +59,7 @@ class BagFrames:
             Transforms(_transforms(reader), settings.base_frame, settings.fixed_frame), counts
         )
         self._infos = {camera.info_topic: camera.name for camera in settings.cameras}
-        self._pictures = {camera.name: _StampedTopic(reader, camera.picture_topic) for camera in settings.cameras}
+        self._pictures = {c.name: _StampedTopic(reader, _picture_topic(reader, c)) for c in settings.cameras}
         self._truths = _StampedTopic(reader, layout.ground_truth_topic)
         for camera in settings.cameras:
             for _ in range(len(self._pictures[camera.name])):
@@ -96,11 +96,12 @@ class BagFrames:
         pictures = {}
         for camera in self._settings.cameras:
             offset = camera.timing.offset
-            data = self._pictures[camera.name].nearest(stamp - offset, camera.timing.tolerance)
+            source = self._pictures[camera.name]
+            data = source.nearest(stamp - offset, camera.timing.tolerance)
             if data is None:
                 self._counts.add(camera_subject(camera.name), NO_IMAGE)
             else:
-                pictures[camera.name] = Picture(stamp_of(data) + offset, _picture(data, camera))
+                pictures[camera.name] = Picture(stamp_of(data) + offset, _picture(data, source.topic))
         return pictures
 
 
@@ -108,8 +109,8 @@ class _StampedTopic:
     """Messages of one topic by their stamps, which need not be in the order of the bag."""
 
     def __init__(self, reader: Reader, topic: str) -> None:
+        self.topic = topic
         self._reader = reader
-        self._topic = topic
         self._places = sorted((stamp_of(data), time) for _, time, data in read(reader, (topic,)))
 
     def __len__(self) -> int:
@@ -123,7 +124,7 @@ class _StampedTopic:
         if place is None or abs(place[0] - stamp) > tolerance:
             return None
         found, time = place
-        messages = read(self._reader, (self._topic,), since=time, until=time + 1)
+        messages = read(self._reader, (self.topic,), since=time, until=time + 1)
         return next(bytes(data) for _, _, data in messages if stamp_of(data) == found)
 
 
@@ -137,8 +138,13 @@ def _transforms(reader: Reader) -> Buffer:
     return buffer
 
 
-def _picture(data: bytes, camera: CameraSettings) -> ImageMessage:
-    return _message(data, CompressedImage if camera.compressed else Image, camera.picture_topic)
+def _picture_topic(reader: Reader, camera: CameraSettings) -> str:
+    """The topic of a camera's pictures that the bag holds."""
+    return next((topic for topic in camera.picture_topics if topic in reader.topics), camera.picture_topics[0])
+
+
+def _picture(data: bytes, topic: str) -> ImageMessage:
+    return _message(data, CompressedImage if topic.endswith(COMPRESSED) else Image, topic)
 
 
 def _message(data: bytes | memoryview, kind: type[Any], topic: str) -> Any:

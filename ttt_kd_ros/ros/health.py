@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from rclpy.publisher import Publisher
 
-from ttt_kd_ros.ros.counts import SCANS, Counts, Level, Status, adaptation_status, camera_subject, status
+from ttt_kd_ros.ros.counts import Counts, Level, Status, adaptation_status, status
 from ttt_kd_ros.ros.diagnostics import diagnostics_message
-from ttt_kd_ros.ros.parameters import NodeSettings
 from ttt_kd_ros.ros.qos import Topics
 
 PERIOD_S = 1.0
@@ -29,8 +28,8 @@ class Health:
         Of ``/diagnostics``.
     counts
         What happened to scans and pictures.
-    settings
-        Where they come from.
+    sources
+        Tells the topic that each subject of the counts comes on.
     topics
         Looked at for ends that cannot talk with each other.
     """
@@ -40,13 +39,13 @@ class Health:
         node: Node,
         publisher: Publisher[DiagnosticArray],
         counts: Counts,
-        settings: NodeSettings,
+        sources: Callable[[], Mapping[str, str]],
         topics: Iterable[Topics],
     ) -> None:
         self._node = node
         self._publisher = publisher
         self._counts = counts
-        self._subjects = _subjects(settings)
+        self._sources = sources
         self._topics = tuple(topics)
         self._reported = counts.snapshot()
         self._last_causes: dict[str, tuple[str, ...]] = {}
@@ -65,7 +64,7 @@ class Health:
 
     def _traffic(self) -> Iterator[Status]:
         now = self._counts.snapshot()
-        for subject, topic in self._subjects.items():
+        for subject, topic in self._sources().items():
             yield status(subject, topic, now, self._reported)
         yield adaptation_status(now, self._reported)
         self._reported = now
@@ -87,8 +86,3 @@ class Health:
             self._node.get_logger().warning(text)
         else:
             self._node.get_logger().error(text)
-
-
-def _subjects(settings: NodeSettings) -> Mapping[str, str]:
-    cameras = {camera_subject(camera.name): camera.picture_topic for camera in settings.cameras}
-    return {SCANS: settings.points_topic} | cameras

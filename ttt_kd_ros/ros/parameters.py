@@ -29,7 +29,9 @@ from ttt_kd_ros.ros.collector import Timing
 Value = bool | int | float | str | tuple[str, ...]
 
 CAMERA = "NAME"
-TRANSPORTS = ("raw", "compressed")
+TRANSPORTS = ("auto", "raw", "compressed")
+COMPRESSED = "/compressed"
+"""How the topics of compressed pictures end."""
 NANOSECONDS_PER_MILLISECOND = 1_000_000
 
 
@@ -343,8 +345,9 @@ CAMERA_PARAMETERS: tuple[Parameter, ...] = (
     Parameter("camera.NAME.info_topic", "NAME/camera_info", "Topic of the CameraInfo."),
     Parameter(
         "camera.NAME.transport",
-        "raw",
-        "`raw`: Image on image_topic; `compressed`: CompressedImage on `<image_topic>/compressed`.",
+        "auto",
+        "`raw`: Image on image_topic; `compressed`: CompressedImage on `<image_topic>/compressed`; `auto`: the one "
+        "that is published, `raw` if both are.",
         choices=TRANSPORTS,
     ),
     Parameter(
@@ -403,15 +406,16 @@ class CameraSettings:
     name: str
     image_topic: str
     info_topic: str
-    compressed: bool
+    transport: str
     timing: Timing
     rectified: bool
     max_plain_share: float
 
     @property
-    def picture_topic(self) -> str:
-        """Topic that the pictures come on."""
-        return f"{self.image_topic}/compressed" if self.compressed else self.image_topic
+    def picture_topics(self) -> tuple[str, ...]:
+        """Topics that the pictures may come on; the first one that is published is used."""
+        raw, compressed = self.image_topic, self.image_topic + COMPRESSED
+        return {"raw": (raw,), "compressed": (compressed,)}.get(self.transport, (raw, compressed))
 
 
 @dataclass(frozen=True)
@@ -456,8 +460,8 @@ class NodeSettings:
 
     @property
     def input_topics(self) -> tuple[str, ...]:
-        """Every topic that scans, pictures and calibrations come on."""
-        of_cameras = (topic for camera in self.cameras for topic in (camera.picture_topic, camera.info_topic))
+        """Every topic that scans, pictures and calibrations may come on."""
+        of_cameras = (topic for camera in self.cameras for topic in (*camera.picture_topics, camera.info_topic))
         return (self.points_topic, *of_cameras)
 
     @property
@@ -528,7 +532,7 @@ def _camera_settings(name: str, values: Mapping[str, Any]) -> CameraSettings:
         name=name,
         image_topic=values[prefix + "image_topic"],
         info_topic=values[prefix + "info_topic"],
-        compressed=values[prefix + "transport"] == "compressed",
+        transport=values[prefix + "transport"],
         timing=Timing(_nanoseconds(values[prefix + "tolerance_ms"]), _nanoseconds(values[prefix + "time_offset_ms"])),
         rectified=values[prefix + "rectified"],
         max_plain_share=values[prefix + "max_plain_share"],

@@ -187,8 +187,10 @@ class SegmentNode(LifecycleNode):
         undo.callback(collector.close)
         incoming = Topics(self)
         undo.callback(incoming.close)
-        undo.callback(Inputs(self, incoming, settings, collector, self._assembler, self._buffer).close)
-        undo.callback(Health(self, self._outputs.diagnostics, self._counts, settings, (incoming, self._outgoing)).close)
+        inputs = Inputs(self, incoming, settings, collector, self._assembler, self._buffer)
+        undo.callback(inputs.close)
+        topics = (incoming, self._outgoing)
+        undo.callback(Health(self, self._outputs.diagnostics, self._counts, inputs.sources, topics).close)
         undo.callback(Legend(self, self._outputs.legend, model.classes, settings.base_frame).close)
         self.get_logger().info(f"{READY} {', '.join(model.classes.names)}")
 
