@@ -392,8 +392,8 @@ def load_segmenter(
     threads
         CPU threads of this process that compute; 0 leaves torch's choice.
     sparse_backend
-        What computes sparse convolutions: ``torch``, ``spconv``, or ``auto``: spconv on a CUDA device where it is
-        installed and gives the same results.
+        What computes sparse convolutions: ``torch``, ``spconv``, ``triton``, or ``auto``: the fastest of those that
+        are installed and give the same results.
     teacher_backend
         What computes the teacher: ``torch``, or ``openvino`` on the CPU.
 

@@ -1,10 +1,12 @@
-"""spconv in the place of PyTorch's products: the same results, or it is not used.
+"""spconv and Triton in the place of PyTorch's products: the same results, or they are not used.
 
-Where there is no GPU, a stand-in computes from what spconv's implicit GEMM would be given, in its layout.
+Where there is no GPU, a stand-in computes from what spconv's implicit GEMM would be given, in its layout, and Triton
+interprets its kernels.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib import metadata
 from types import ModuleType
@@ -14,18 +16,23 @@ import pytest
 import torch
 
 from ttt_kd_ros.errors import InputError
+from ttt_kd_ros.model import sparse_backend
 from ttt_kd_ros.model.checkpoint import load_checkpoint
 from ttt_kd_ros.model.sparse_backend import TOLERANCE, use_sparse_backend
 from ttt_kd_ros.share import embedded_checkpoint
-from ttt_kd_ros.sparse import spconv
+from ttt_kd_ros.sparse import plain, products, spconv, triton
 from ttt_kd_ros.sparse.convolution import sparse_convolution
 from ttt_kd_ros.sparse.kernel_map import downsampling_map, pack, submanifold_map
+
+INTERPRETED = not torch.cuda.is_available()
+if INTERPRETED:
+    os.environ["TRITON_INTERPRET"] = "1"  # looked at when Triton is imported
 
 
 @pytest.fixture(autouse=True)
 def torch_afterwards():
     yield
-    spconv.choose(False)
+    products.choose(plain)
 
 
 @pytest.fixture
@@ -63,6 +70,7 @@ def stand_in(monkeypatch):
         monkeypatch.setitem(sys.modules, name, module)
     monkeypatch.setitem(sys.modules, "spconv.pytorch.ops", ops)
     monkeypatch.setattr(spconv, "problem", lambda device: "")
+    monkeypatch.setattr(sparse_backend, "_seconds", lambda name, network: {"torch": 2, "spconv": 1}[name])
     return ops
 
 
@@ -87,8 +95,8 @@ def test_spconv_is_given_the_same_pairs_and_weights(stand_in, keys, kind):
     stand_in.implicit_gemm = Counted(implicit_gemm)
 
     results = []
-    for chosen in (False, True):
-        spconv.choose(chosen)
+    for chosen in (plain, spconv):
+        products.choose(chosen)
         output = sparse_convolution(features, weight, kernel_map)
         results.append((output, *torch.autograd.grad(output, (features, weight), outside)))
     for ours, theirs in zip(*results, strict=True):
@@ -98,7 +106,7 @@ def test_spconv_is_given_the_same_pairs_and_weights(stand_in, keys, kind):
 
 def test_kernels_and_types_that_spconv_does_not_know_are_left_to_torch(stand_in, keys):
     stand_in.implicit_gemm = Counted(implicit_gemm)
-    spconv.choose(True)
+    products.choose(spconv)
     big = submanifold_map(keys, 5)
     sparse_convolution(torch.ones(len(keys), 2), torch.ones(125, 2, 3), big)
     small = submanifold_map(keys, 3)
@@ -144,8 +152,25 @@ def test_on_the_cpu_spconv_is_refused_and_auto_is_torch(network):
     assert use_sparse_backend("auto", network) == "torch"
 
 
+def test_auto_is_the_fastest_of_those_that_are_right(stand_in, network, monkeypatch):
+    for times, fastest in (({"torch": 2, "spconv": 1}, "spconv"), ({"torch": 1, "spconv": 2}, "torch")):
+        monkeypatch.setattr(sparse_backend, "_seconds", lambda name, network, times=times: times[name])
+        assert use_sparse_backend("auto", network) == fastest
+
+
+def test_the_time_of_a_backend_is_that_of_its_own_products(stand_in, network, monkeypatch):
+    stand_in.implicit_gemm = Counted(implicit_gemm)
+    monkeypatch.undo()
+    monkeypatch.setattr(sparse_backend, "MANY_POINTS", 100)
+    monkeypatch.setitem(sys.modules, "spconv.pytorch.ops", stand_in)
+    assert sparse_backend._seconds("torch", network) > 0
+    assert not stand_in.implicit_gemm.calls
+    assert sparse_backend._seconds("spconv", network) > 0
+    assert stand_in.implicit_gemm.calls
+
+
 def test_an_unknown_backend_is_refused(network):
-    with pytest.raises(InputError, match="auto, torch, spconv"):
+    with pytest.raises(InputError, match="auto, torch, spconv, triton"):
         use_sparse_backend("minkowski", network)
 
 
@@ -167,6 +192,64 @@ def test_installations_that_cannot_work_are_refused_before_they_are_imported(
     monkeypatch.setattr(np, "__version__", numpy)
     found = spconv.problem(torch.device("cuda"))
     assert said in found if said else not found
+
+
+@pytest.fixture
+def kernels(monkeypatch):
+    """Triton on the GPU if there is one, else as it interprets itself on the CPU."""
+    pytest.importorskip("triton", reason="needs Triton")
+    if INTERPRETED:
+        monkeypatch.setattr(triton, "problem", lambda device: "")
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@pytest.mark.parametrize(
+    ("kind", "depth", "width"),
+    [("submanifold", 5, 4), ("submanifold", 33, 70), ("wide", 5, 4), ("strided", 33, 70), ("inverse", 33, 70)],
+)
+def test_triton_gives_pytorchs_products_and_gradients(kernels, keys, kind, depth, width):
+    keys = keys.to(kernels)
+    _, down = downsampling_map(keys)
+    kernel_map = {
+        "submanifold": submanifold_map(keys, 3), "wide": submanifold_map(keys, 5), "strided": down,
+        "inverse": down.transposed,
+    }[kind]  # fmt: skip
+    generator = torch.Generator().manual_seed(2)
+    features = torch.randn(kernel_map.inputs, depth, generator=generator).to(kernels).requires_grad_()
+    weight = torch.randn(kernel_map.offsets, depth, width, generator=generator).to(kernels).requires_grad_()
+    outside = torch.randn(kernel_map.outputs, width, generator=generator).to(kernels)
+    results = []
+    for chosen in (plain, triton):
+        products.choose(chosen)
+        output = sparse_convolution(features, weight, kernel_map)
+        results.append((output, *torch.autograd.grad(output, (features, weight), outside)))
+    for ours, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(theirs, ours, rtol=1e-4, atol=1e-4)
+
+
+def test_triton_sums_in_float32_whatever_the_type_of_the_features(kernels, keys):
+    kernel_map = submanifold_map(keys.to(kernels), 3)
+    generator = torch.Generator().manual_seed(2)
+    features = torch.randn(kernel_map.inputs, 40, generator=generator).to(kernels).half()
+    weight = torch.randn(kernel_map.offsets, 40, 16, generator=generator).to(kernels).half()
+    exact = plain.convolve(features.double(), weight.double(), kernel_map)
+    found = triton.convolve(features, weight, kernel_map)
+    assert found.dtype == torch.float16
+    torch.testing.assert_close(found.double(), exact, rtol=2**-10, atol=1e-3)
+
+
+def test_triton_is_refused_where_it_cannot_run(network, monkeypatch):
+    with pytest.raises(InputError, match="triton cannot compute the sparse convolutions: they need an NVIDIA GPU"):
+        use_sparse_backend("triton", network)
+    monkeypatch.setattr(triton, "find_spec", lambda name: None)
+    assert "pip install triton" in triton.problem(torch.device("cuda"))
+
+
+@pytest.mark.gpu
+def test_triton_gives_the_networks_results_on_the_gpu(network):
+    if problem := triton.problem(torch.device("cuda")):
+        pytest.skip(problem)
+    assert use_sparse_backend("triton", network.cuda()) == "triton"
 
 
 @pytest.mark.gpu

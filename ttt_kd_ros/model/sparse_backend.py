@@ -1,8 +1,10 @@
-"""What computes the sparse convolutions of this process: PyTorch alone, or spconv where it gives the same results."""
+"""What computes the sparse convolutions of this process: PyTorch alone, or what gives the same results sooner."""
 
 from __future__ import annotations
 
+import time
 import warnings
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -10,77 +12,114 @@ from torch import Tensor
 from ttt_kd_ros.backends import SPARSE_BACKENDS
 from ttt_kd_ros.errors import InputError
 from ttt_kd_ros.model.network import Network
-from ttt_kd_ros.sparse import spconv
+from ttt_kd_ros.sparse import plain, products, spconv, triton
+from ttt_kd_ros.sparse.products import Products
 
 TOLERANCE = 1e-3
 """Largest difference of two backends' results, relative to their size."""
+POINTS, MANY_POINTS = 4_000, 60_000
+"""Of the scans made to compare results and times."""
+REPEATS = 3
+MODULES: Mapping[str, Products] = {"torch": plain, "spconv": spconv, "triton": triton}
 
 
 def use_sparse_backend(name: str, network: Network) -> str:
     """Choose what computes the sparse convolutions of this process from now on.
 
-    spconv has to give the network's own outputs and gradients on a small made scan, to `TOLERANCE`: several of its
-    versions are wrong on some devices.
+    Whatever is not PyTorch alone has to give the network's own outputs and gradients on a small made scan, to
+    `TOLERANCE`: several versions of spconv are wrong on some devices.
 
     Parameters
     ----------
     name
-        ``torch``, ``spconv`` or ``auto``, which is spconv on a CUDA device where it is installed and right.
+        ``torch``, ``spconv``, ``triton`` or ``auto``: of those that are installed and right the one that is fastest
+        on a larger made scan.
     network
         On the device to run on.
 
     Returns
     -------
     str
-        ``torch`` or ``spconv``.
+        ``torch``, ``spconv`` or ``triton``.
 
     Raises
     ------
     InputError
-        If spconv is asked for and cannot be used.
+        If one is asked for that cannot be used.
     """
     if name not in SPARSE_BACKENDS:
         raise InputError(f"sparse_backend is '{name}'; use {', '.join(SPARSE_BACKENDS)}")
-    spconv.choose(False)
+    products.choose(plain)
+    used = _fastest(network) if name == "auto" else _required(name, network)
+    products.choose(MODULES[used])
+    return used
+
+
+def _required(name: str, network: Network) -> str:
+    problem = MODULES[name].problem(_device(network)) or _disagreement(name, network)
+    if problem:
+        raise InputError(f"{name} cannot compute the sparse convolutions: {problem}")
+    return name
+
+
+def _fastest(network: Network) -> str:
+    right = ["torch"]
+    for name, module in MODULES.items():
+        if name != "torch" and not module.problem(_device(network)):
+            if disagreement := _disagreement(name, network):
+                warnings.warn(f"{name} is not used: {disagreement}", stacklevel=3)
+            else:
+                right.append(name)
+    return min(right, key=lambda name: _seconds(name, network)) if len(right) > 1 else right[0]
+
+
+def _disagreement(name: str, network: Network) -> str:
+    """How a backend's results differ from those of PyTorch, empty if they do not."""
     if name == "torch":
-        return "torch"
-    problem = spconv.problem(next(network.parameters()).device)
-    if not problem:
-        problem = _disagreement(network)
-        if problem and name == "auto":
-            warnings.warn(f"spconv is not used: {problem}", stacklevel=2)
-    if problem and name == "spconv":
-        raise InputError(f"spconv cannot compute the sparse convolutions: {problem}")
-    spconv.choose(not problem)
-    return "torch" if problem else "spconv"
-
-
-def _disagreement(network: Network) -> str:
-    """How spconv's results differ from those of PyTorch, empty if they do not."""
+        return ""
     expected = _results(network)
     try:
-        spconv.choose(True)
+        products.choose(MODULES[name])
         found = _results(network)
-    except (ArithmeticError, AssertionError, AttributeError, ImportError, RuntimeError, TypeError, ValueError) as error:
+    except Exception as error:  # noqa: BLE001  a compiler may fail in any way
         return f"it fails: {error}"
     finally:
-        spconv.choose(False)
+        products.choose(plain)
     worst = max(float((a - b).norm() / b.norm().clamp_min(1e-12)) for a, b in zip(found, expected, strict=True))
     if worst <= TOLERANCE:
         return ""
     return f"its results differ by {worst:.1e} of their size on a scan made for this check; install another version"
 
 
-def _results(network: Network) -> tuple[Tensor, ...]:
+def _seconds(name: str, network: Network) -> float:
+    """Least time of a forward and backward pass by a backend."""
+    try:
+        products.choose(MODULES[name])
+        return min(_timed(network) for _ in range(1 + REPEATS))
+    finally:
+        products.choose(plain)
+
+
+def _timed(network: Network) -> float:
+    start = time.perf_counter()
+    torch.stack([result.sum() for result in _results(network, MANY_POINTS)]).tolist()  # waits for the device
+    return time.perf_counter() - start
+
+
+def _results(network: Network, count: int = POINTS) -> tuple[Tensor, ...]:
     """Outputs for a made scan, and the gradients of the backbone's weights."""
     generator = torch.Generator().manual_seed(0)
-    points = torch.rand(4000, 3, generator=generator) * torch.tensor([16.0, 16.0, 2.0])
-    device = next(network.parameters()).device
+    edge = (count / POINTS) ** 0.5 * 16.0
+    points = torch.rand(count, 3, generator=generator) * torch.tensor([edge, edge, 2.0])
     weights = {
         f"backbone.{name}": weight.detach().clone().requires_grad_()
         for name, weight in network.backbone.named_parameters()
     }
-    voxels = network.voxel_input(points.to(device))
+    voxels = network.voxel_input(points.to(_device(network)))
     logits, features = torch.func.functional_call(network, weights, (voxels,))
     loss = logits.square().mean() + features.square().mean()
     return (logits.detach(), features.detach(), *torch.autograd.grad(loss, tuple(weights.values())))
+
+
+def _device(network: Network) -> torch.device:
+    return next(network.parameters()).device

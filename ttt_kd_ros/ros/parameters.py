@@ -131,8 +131,8 @@ PARAMETERS: tuple[Parameter, ...] = (
     Parameter(
         "sparse_backend",
         "auto",
-        "What computes sparse convolutions; `auto`: spconv on a CUDA device, if it is installed and gives the same "
-        "results as torch when the model is loaded, else torch.",
+        "What computes sparse convolutions; spconv and triton need a CUDA device and are used only if they give the "
+        "same results as torch when the model is loaded; `auto`: the fastest of those that do.",
         choices=SPARSE_BACKENDS,
     ),
     Parameter(

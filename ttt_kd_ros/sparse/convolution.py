@@ -1,66 +1,16 @@
-"""Sparse convolutions with exact gradients in plain PyTorch, or by spconv where that is chosen.
-
-In PyTorch the products of all pairs of a kernel map with their offset's matrix lie in one buffer, offset by offset; an
-output is the sum of its pairs' rows.
-"""
+"""Sparse convolutions with exact gradients, by the products that `ttt_kd_ros.sparse.products` chooses."""
 
 from __future__ import annotations
 
 import math
-import threading
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from ttt_kd_ros.sparse import spconv
+from ttt_kd_ros.sparse import products
 from ttt_kd_ros.sparse.kernel_map import KernelMap
-
-
-class _Memory(threading.local):
-    """A thread's memory for products, kept from one convolution to the next: fresh pages cost as much as the work."""
-
-    def __init__(self) -> None:
-        self._bytes = torch.empty(0, dtype=torch.uint8)
-
-    def rows(self, count: int, like: Tensor, width: int) -> Tensor:
-        """(count, width) uninitialised, valid until the next call."""
-        if like.device.type != "cpu":  # allocators of other devices keep memory themselves
-            return like.new_empty(count, width)
-        size = count * width * like.element_size()
-        if size > len(self._bytes):
-            self._bytes = torch.empty(size, dtype=torch.uint8)
-        return self._bytes[:size].view(like.dtype).view(count, width)
-
-
-_memory = _Memory()
-
-
-def _convolve(features: Tensor, weight: Tensor, kernel_map: KernelMap) -> Tensor:
-    if spconv.suits(features, kernel_map):
-        return spconv.convolve(features, weight, kernel_map)
-    products = _memory.rows(len(kernel_map.sources), features, weight.shape[2])
-    rows, parts = kernel_map.sources.split(kernel_map.counts), products.split(kernel_map.counts)
-    for inputs, matrix, part in zip(rows, weight.unbind(), parts, strict=True):
-        if len(inputs):
-            torch.mm(_select(features, inputs), matrix, out=part)
-    groups = kernel_map.by_target
-    return F.embedding_bag(groups.pairs, products, groups.bounds, mode="sum", include_last_offset=True)
-
-
-def _select(features: Tensor, rows: Tensor) -> Tensor:
-    """The features of an offset's rows, which ascend: as many as there are voxels are all of them."""
-    return features if len(rows) == len(features) else features.index_select(0, rows)
-
-
-def _weight_gradient(features: Tensor, gradient: Tensor, weight: Tensor, kernel_map: KernelMap) -> Tensor:
-    result = torch.zeros_like(weight)
-    for (inputs, outputs), matrix in zip(kernel_map.pairs, result.unbind(), strict=True):
-        if len(inputs):
-            torch.mm(_select(features, inputs).T, _select(gradient, outputs), out=matrix)
-    return result
 
 
 class _SparseConvolution(torch.autograd.Function):
@@ -68,7 +18,7 @@ class _SparseConvolution(torch.autograd.Function):
     def forward(ctx: Any, features: Tensor, weight: Tensor, kernel_map: KernelMap) -> Tensor:
         ctx.save_for_backward(features if ctx.needs_input_grad[1] else None, weight)
         ctx.kernel_map = kernel_map
-        return _convolve(features, weight, kernel_map)
+        return products.convolve(features, weight, kernel_map)
 
     @staticmethod
     @once_differentiable
@@ -77,9 +27,9 @@ class _SparseConvolution(torch.autograd.Function):
         gradient = gradient.contiguous()
         features_gradient = weight_gradient = None
         if ctx.needs_input_grad[0]:
-            features_gradient = _convolve(gradient, weight.transpose(1, 2), ctx.kernel_map.transposed)
+            features_gradient = products.convolve(gradient, weight.transpose(1, 2), ctx.kernel_map.transposed)
         if ctx.needs_input_grad[1]:
-            weight_gradient = _weight_gradient(features, gradient, weight, ctx.kernel_map)
+            weight_gradient = products.weight_gradient(features, gradient, weight, ctx.kernel_map)
         return features_gradient, weight_gradient, None
 
 
@@ -95,7 +45,7 @@ class _ConvolutionNormReLU(torch.autograd.Function):
         kernel_map: KernelMap,
     ) -> Tensor:
         needs = ctx.needs_input_grad
-        convolved = _convolve(features, weight, kernel_map)
+        convolved = products.convolve(features, weight, kernel_map)
         output = torch.addcmul(shift, convolved, scale, out=None if needs[2] else convolved)
         if residual is not None:
             output += residual
@@ -113,9 +63,9 @@ class _ConvolutionNormReLU(torch.autograd.Function):
         features_gradient = weight_gradient = scale_gradient = shift_gradient = None
         if needs[0]:
             scaled = (weight * scale).transpose(1, 2)
-            features_gradient = _convolve(gradient, scaled, ctx.kernel_map.transposed)
+            features_gradient = products.convolve(gradient, scaled, ctx.kernel_map.transposed)
         if needs[1]:
-            weight_gradient = _weight_gradient(features, gradient, weight, ctx.kernel_map) * scale
+            weight_gradient = products.weight_gradient(features, gradient, weight, ctx.kernel_map) * scale
         if needs[2]:
             scale_gradient = (gradient * convolved).sum(dim=0)
         if needs[3]:

@@ -19,6 +19,8 @@ X_BITS, Y_BITS, Z_BITS = 20, 20, 16
 BATCH_BITS = 63 - X_BITS - Y_BITS - Z_BITS
 COORDINATE_LIMIT = 2 ** (Z_BITS - 1) - 64
 """Largest absolute voxel coordinate along any axis; the rest of the range is room for kernels."""
+MASK_BITS = 31
+"""Of `OffsetTable`: those of an int32 that are no sign."""
 
 _SHIFTS = (X_BITS + Y_BITS + Z_BITS, Y_BITS + Z_BITS, Z_BITS, 0)
 _BIASES = (0, 2 ** (X_BITS - 1), 2 ** (Y_BITS - 1), 2 ** (Z_BITS - 1))
@@ -57,14 +59,14 @@ class Grouping:
 
 @dataclass(frozen=True)
 class OffsetTable:
-    """The pairs of each output as a table, as spconv's implicit GEMM reads them.
+    """The pairs of each output as a table, as kernels on a GPU read them.
 
     Parameters
     ----------
     sources
         (K, V) int32, row of the input that an offset connects to an output, -1 if there is none.
     masks
-        (V, 1) int32, bit k set where there is one at offset k.
+        (V, 1) int32, bit k set where there is one at offset k; of the first 31 offsets.
     order
         (V,) int32, outputs sorted by their masks, so that neighbours in it lack the same offsets.
     """
@@ -115,12 +117,12 @@ class KernelMap:
 
     @cached_property
     def by_offset(self) -> OffsetTable:
-        """The pairs as a table, for kernels of at most 31 offsets."""
+        """The pairs as a table."""
         offset = torch.arange(self.offsets, device=self.sources.device)
         rows = offset.repeat_interleave(torch.tensor(self.counts, device=offset.device))
         sources = torch.full((self.offsets, self.outputs), -1, dtype=torch.int32, device=offset.device)
         sources[rows, self.targets] = self.sources.int()
-        masks = ((sources >= 0).long() << offset[:, None]).sum(dim=0).int()
+        masks = ((sources >= 0)[:MASK_BITS].long() << offset[:MASK_BITS, None]).sum(dim=0).int()
         return OffsetTable(sources, masks[:, None], torch.sort(masks, stable=True).indices.int())
 
     @cached_property

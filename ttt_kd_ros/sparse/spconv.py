@@ -1,6 +1,7 @@
 """Products by spconv's implicit GEMM, along this package's kernel maps and with its weights, on CUDA devices.
 
-Feature gradients are products too, along the transposed map, so that spconv's forward kernel is all that is needed.
+Feature gradients are products too, along the transposed map, so that spconv's forward kernel is all that is needed; the
+weight's are left to PyTorch.
 """
 
 from __future__ import annotations
@@ -12,24 +13,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ttt_kd_ros.sparse.kernel_map import KernelMap
+from ttt_kd_ros.sparse.kernel_map import MASK_BITS, KernelMap
+from ttt_kd_ros.sparse.plain import weight_gradient
 
-MAX_OFFSETS = 31
-"""As many offsets as fit into the sign-free bits of spconv's masks."""
-
-_chosen = False
-
-
-def choose(chosen: bool) -> None:
-    """Let this process compute by spconv where it can, or not at all, as at the start."""
-    global _chosen
-    _chosen = chosen
+__all__ = ["convolve", "problem", "suits", "weight_gradient"]
 
 
 def suits(features: Tensor, kernel_map: KernelMap) -> bool:
-    """Whether spconv is chosen and can compute this convolution."""
-    known = features.dtype in (torch.float32, torch.float16)
-    return _chosen and known and kernel_map.offsets <= MAX_OFFSETS and bool(kernel_map.outputs and kernel_map.inputs)
+    """Whether spconv knows type and size of the kernel."""
+    return features.dtype in (torch.float32, torch.float16) and kernel_map.offsets <= MASK_BITS
 
 
 def problem(device: torch.device) -> str:

@@ -1,0 +1,69 @@
+"""Products of sparse convolutions in plain PyTorch, on every device.
+
+The products of all pairs of a kernel map with their offset's matrix lie in one buffer, offset by offset; an output is
+the sum of its pairs' rows.
+"""
+
+from __future__ import annotations
+
+import threading
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ttt_kd_ros.sparse.kernel_map import KernelMap
+
+
+class _Memory(threading.local):
+    """A thread's memory for products, kept from one convolution to the next: fresh pages cost as much as the work."""
+
+    def __init__(self) -> None:
+        self._bytes = torch.empty(0, dtype=torch.uint8)
+
+    def rows(self, count: int, like: Tensor, width: int) -> Tensor:
+        """(count, width) uninitialised, valid until the next call."""
+        if like.device.type != "cpu":  # allocators of other devices keep memory themselves
+            return like.new_empty(count, width)
+        size = count * width * like.element_size()
+        if size > len(self._bytes):
+            self._bytes = torch.empty(size, dtype=torch.uint8)
+        return self._bytes[:size].view(like.dtype).view(count, width)
+
+
+_memory = _Memory()
+
+
+def problem(device: torch.device) -> str:
+    """None, on any device."""
+    return ""
+
+
+def suits(features: Tensor, kernel_map: KernelMap) -> bool:
+    """Always."""
+    return True
+
+
+def convolve(features: Tensor, weight: Tensor, kernel_map: KernelMap) -> Tensor:
+    """(outputs, D) from (inputs, C) and (K, C, D), without a gradient."""
+    products = _memory.rows(len(kernel_map.sources), features, weight.shape[2])
+    rows, parts = kernel_map.sources.split(kernel_map.counts), products.split(kernel_map.counts)
+    for inputs, matrix, part in zip(rows, weight.unbind(), parts, strict=True):
+        if len(inputs):
+            torch.mm(_select(features, inputs), matrix, out=part)
+    groups = kernel_map.by_target
+    return F.embedding_bag(groups.pairs, products, groups.bounds, mode="sum", include_last_offset=True)
+
+
+def _select(features: Tensor, rows: Tensor) -> Tensor:
+    """The features of an offset's rows, which ascend: as many as there are voxels are all of them."""
+    return features if len(rows) == len(features) else features.index_select(0, rows)
+
+
+def weight_gradient(features: Tensor, gradient: Tensor, weight: Tensor, kernel_map: KernelMap) -> Tensor:
+    """Gradient (K, C, D) of the weight from that of the outputs."""
+    result = torch.zeros_like(weight)
+    for (inputs, outputs), matrix in zip(kernel_map.pairs, result.unbind(), strict=True):
+        if len(inputs):
+            torch.mm(_select(features, inputs).T, _select(gradient, outputs), out=matrix)
+    return result

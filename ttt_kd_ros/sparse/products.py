@@ -1,0 +1,51 @@
+"""Which module computes the products of sparse convolutions: the plain one, or another where it suits."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from ttt_kd_ros.sparse import plain
+from ttt_kd_ros.sparse.kernel_map import KernelMap
+
+
+class Products(Protocol):
+    """A module that computes products."""
+
+    def problem(self, device: torch.device) -> str:
+        """Why it cannot be used on a device, and the mend; empty if it can be tried."""
+
+    def suits(self, features: Tensor, kernel_map: KernelMap) -> bool:
+        """Whether it can compute this convolution."""
+
+    def convolve(self, features: Tensor, weight: Tensor, kernel_map: KernelMap) -> Tensor:
+        """(outputs, D) from (inputs, C) and (K, C, D), without a gradient."""
+
+    def weight_gradient(self, features: Tensor, gradient: Tensor, weight: Tensor, kernel_map: KernelMap) -> Tensor:
+        """Gradient (K, C, D) of the weight from the one (outputs, D) of the outputs."""
+
+
+_chosen: Products = plain
+
+
+def choose(products: Products) -> None:
+    """Let a module compute what it suits, from now on; the plain one computes the rest."""
+    global _chosen
+    _chosen = products
+
+
+def convolve(features: Tensor, weight: Tensor, kernel_map: KernelMap) -> Tensor:
+    """(outputs, D) from (inputs, C) and (K, C, D), without a gradient."""
+    return _for(features, kernel_map).convolve(features, weight, kernel_map)
+
+
+def weight_gradient(features: Tensor, gradient: Tensor, weight: Tensor, kernel_map: KernelMap) -> Tensor:
+    """Gradient (K, C, D) of the weight from the one (outputs, D) of the outputs."""
+    return _for(features, kernel_map).weight_gradient(features, gradient, weight, kernel_map)
+
+
+def _for(features: Tensor, kernel_map: KernelMap) -> Products:
+    there = kernel_map.outputs and kernel_map.inputs
+    return _chosen if there and _chosen.suits(features, kernel_map) else plain

@@ -1,0 +1,76 @@
+"""Products by fused Triton kernels on CUDA devices: no product of a pair is ever in memory.
+
+Sums are in float32 whatever the type of the features. Matrices are multiplied in TF32 where PyTorch may do so
+(`torch.set_float32_matmul_precision`).
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.util import find_spec
+from itertools import accumulate
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ttt_kd_ros.sparse.kernel_map import KernelMap
+
+MIN_TILE, ROWS, CHANNELS = 16, 64, 64
+"""Least edge of a tile that Triton multiplies; rows and at most channels of the tiles of outputs."""
+DEPTH = 32
+"""Input channels, or pairs, that are multiplied at once."""
+SPLITS = 16
+"""Parts of an offset's pairs whose weight gradients are summed apart: sums in a fixed order, so that they repeat."""
+
+
+def problem(device: torch.device) -> str:
+    """Why the kernels cannot be used on a device, and the mend; empty if they can be tried."""
+    if device.type != "cuda":
+        return "they need an NVIDIA GPU; set the parameter 'device' to cuda or 'sparse_backend' to torch"
+    return "" if find_spec("triton") else "Triton is not installed; pip install triton"
+
+
+def suits(features: Tensor, kernel_map: KernelMap) -> bool:
+    """Whether the kernels know the type."""
+    return features.dtype in (torch.float32, torch.float16, torch.bfloat16)
+
+
+def convolve(features: Tensor, weight: Tensor, kernel_map: KernelMap) -> Tensor:
+    """(outputs, D) from (inputs, C) and (K, C, D), without a gradient."""
+    table, (offsets, depth, width) = kernel_map.by_offset, weight.shape
+    output = features.new_empty(kernel_map.outputs, width)
+    columns = _tile(width, CHANNELS)
+    grid = (-(-kernel_map.outputs // ROWS), -(-width // columns))
+    _kernels().product[grid](
+        features.contiguous(), weight.contiguous(), table.sources, table.order, output, kernel_map.outputs,
+        depth, width, offsets, ROWS, columns, _tile(depth, DEPTH), _precision(),
+    )  # fmt: skip
+    return output
+
+
+def weight_gradient(features: Tensor, gradient: Tensor, weight: Tensor, kernel_map: KernelMap) -> Tensor:
+    """Gradient (K, C, D) of the weight from the one (outputs, D) of the outputs."""
+    offsets, depth, width = weight.shape
+    partial = torch.empty(SPLITS, offsets, depth, width, dtype=torch.float32, device=weight.device)
+    starts = torch.tensor(tuple(accumulate(kernel_map.counts, initial=0)), device=weight.device)
+    rows, columns = _tile(depth, CHANNELS), _tile(width, CHANNELS)
+    grid = (offsets, SPLITS, -(-depth // rows) * -(-width // columns))
+    _kernels().weight_gradient[grid](
+        features.contiguous(), gradient.contiguous(), kernel_map.sources, kernel_map.targets, starts, partial,
+        depth, width, rows, columns, DEPTH, _precision(),
+    )  # fmt: skip
+    return partial.sum(dim=0).to(weight.dtype)
+
+
+def _tile(size: int, most: int) -> int:
+    """Edge of the tiles that cover a size: a power of two."""
+    return max(MIN_TILE, min(most, 1 << (size - 1).bit_length()))
+
+
+def _precision() -> str:
+    return "ieee" if torch.get_float32_matmul_precision() == "highest" else "tf32"
+
+
+def _kernels() -> Any:
+    return import_module("ttt_kd_ros.sparse.triton_kernels")
