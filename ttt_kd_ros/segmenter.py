@@ -320,8 +320,9 @@ class Segmenter:
         self, voxels: VoxelInput, pairs: PointTargets | None, steps: Steps
     ) -> tuple[Tensor, Tensor, AdaptationReport]:
         """Labels and confidence of the voxels, by the source model if the adapted weights are at fault."""
-        logits, features = self._network(voxels)
-        fault = self._session.fault(voxels, logits.argmax(dim=1), steps) if self._weight_version else ""
+        logits, features = self._session.source(voxels) if steps.familiar else self._network(voxels)
+        adapted = self._weight_version and not steps.familiar
+        fault = self._session.fault(voxels, logits.argmax(dim=1), steps) if adapted else ""
         if fault:
             self.reset()
             steps.undo(fault)

@@ -197,13 +197,16 @@ def test_a_scan_that_is_not_trusted_is_adapted_to_near_the_view_and_left_to_the_
     assert np.isclose(everywhere.confidence, source, atol=1e-6).mean() < same.mean()
 
 
-def test_a_familiar_scan_is_left_to_the_source_model_and_the_adapted_weights_stay(network, frame):
+def test_a_familiar_scan_is_left_to_the_source_model_and_the_adapted_weights_stay(network, frame, street_points):
     source = Segmenter(network, None, replace(SETTINGS, mode="off")).segment(frame).confidence
     settings = replace(SETTINGS, mode="online", trust=0.0, familiar=0.0)
     segmenter = Segmenter(network, StripesTeacher(), settings, training={"kd_cosine": 0.01})
     adapted = segmenter.segment(frame).confidence
     segmenter.configure(replace(settings, familiar=0.9))
-    familiar = segmenter.segment(frame)
+    voxels, seen = len(network.voxel_input(street_points).features), []
+    with network.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0].features))):
+        familiar = segmenter.segment(frame)
+    assert seen.count(voxels) == 1, "the source model alone predicts"
     assert (familiar.adaptation.steps, familiar.adaptation.stopped_by) == (0, "familiar")
     np.testing.assert_allclose(familiar.confidence, source, atol=1e-6)
     assert familiar.adaptation.weight_version == 1

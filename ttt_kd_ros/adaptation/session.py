@@ -48,8 +48,8 @@ class Steps:
     trusted
         Whether the scan is (`AdaptationSettings.trust`).
     reach
-        (V,) bool, voxels that the adapted weights may label: None for all, those near the view where the scan is not
-        trusted, none where it is familiar (`AdaptationSettings.familiar`).
+        (V,) bool, voxels that the adapted weights may label: those near the view where the scan is not trusted; None
+        for all, unless the scan is familiar.
     """
 
     kd_losses: list[float] = field(default_factory=list)
@@ -57,6 +57,11 @@ class Steps:
     paired_points: int = 0
     trusted: bool = True
     reach: Tensor | None = None
+
+    @property
+    def familiar(self) -> bool:
+        """Whether the source model labels the scan (`AdaptationSettings.familiar`)."""
+        return self.stopped_by == FAMILIAR
 
     def undo(self, cause: str) -> None:
         """None of the steps is in the weights any more."""
@@ -205,7 +210,7 @@ class AdaptationSession:
             return Steps()
         cosine = 1 - distillation_loss(source()[1], targets).item()
         if familiar and cosine >= familiar * self._kd_level:
-            return Steps(stopped_by=FAMILIAR, reach=torch.zeros_like(near))
+            return Steps(stopped_by=FAMILIAR)
         trusted = not trust or cosine >= trust * self._kd_level
         return Steps(trusted=trusted, reach=None if trusted else near)
 
