@@ -90,16 +90,16 @@ benchmark: setup ## Time each stage; DATA="<folder> ..." on your own data
 	$(BIN)/ttt_kd benchmark $(or $(DATA),$(DRIVES)/speed) --out demo/benchmark $(ARGS)
 
 # Two scans a second, for two slow cores: RATE=1 is the recorded 10 Hz.
-timing: setup ## Latency of the node's schedules, three rounds in turns; RATE=1 DEADLINE=90 on a faster machine
-	test -d $(DRIVES)/timing || \
+timing: setup ## Latency of the node's schedules, three rounds in turns; RATE=1 DEADLINE=90 on a faster machine, DATA=<folder> your own drive
+	test -n "$(DATA)" || test -d $(DRIVES)/timing || \
 		$(BIN)/ttt_kd simulate $(DRIVES)/timing --domain beams16 --seed 1000 --frames 100
-	rm -rf demo/timing && $(BIN)/ttt_kd convert $(DRIVES)/timing demo/timing/bag
+	rm -rf demo/timing && $(BIN)/ttt_kd convert $(or $(DATA),$(DRIVES)/timing) demo/timing/bag
 	for round in 1 2 3; do \
 		for how in "off --adaptation off" \
 			"background --param adaptation.schedule=background" \
 			"before --param adaptation.deadline_ms=$(DEADLINE)"; do \
 			set -- $$how; name=$$1; shift; echo "== $$name, round $$round"; \
-			$(BIN)/ttt_kd replay demo/timing/bag --rate $(RATE) --param threads=1 --steps 5 $$@ \
+			$(BIN)/ttt_kd replay demo/timing/bag --rate $(RATE) --param threads=1 --steps 5 $$@ $(ARGS) \
 				--out demo/timing/$$name$$round || exit 1; \
 		done; \
 	done

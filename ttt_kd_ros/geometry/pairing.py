@@ -108,11 +108,14 @@ def _hidden(pixels: Tensor, depth: Tensor, camera: Camera, settings: OcclusionSe
     row = ((pixels[:, 1] + 0.5) / cell).long().clamp_(0, rows - 1)
     index = row * columns + column
     buffer = depth.new_full((rows * columns,), math.inf)
-    nearness = -buffer.scatter_reduce_(0, index, depth, "amin").view(1, 1, rows, columns)
     reach = max(1, round(settings.window_deg / settings.cell_deg))
-    above = _window_max(F.pad(nearness, (1, 1, reach, 0), value=-math.inf), reach)[:-1]
-    below = _window_max(F.pad(nearness, (1, 1, 0, reach), value=-math.inf), reach)[1:]
-    surface = -torch.minimum(above, below).flatten()[index]
+    nearest = F.pad(
+        buffer.scatter_reduce_(0, index, depth, "amin").view(rows, columns), (1, 1, reach, reach), value=math.inf
+    )
+    nearest = _sliding_min(nearest, 3, dim=1)
+    windows = _sliding_min(nearest, reach, dim=0)
+    above, below = windows[:rows], windows[reach + 1 :]
+    surface = torch.maximum(above, below).flatten()[index]
     return depth * (1 - settings.margin_ratio) - settings.margin_m > surface
 
 
@@ -124,5 +127,10 @@ def _at(depth_image: Tensor, pixels: Tensor, camera: Camera) -> Tensor:
     return depth_image[row.clamp(0, height - 1), column.clamp(0, width - 1)]
 
 
-def _window_max(padded: Tensor, reach: int) -> Tensor:
-    return F.max_pool2d(padded, kernel_size=(reach, 3), stride=1)[0, 0]
+def _sliding_min(values: Tensor, size: int, dim: int) -> Tensor:
+    """Minimum over each window of `size` neighbours along a dimension."""
+    count = values.shape[dim] - size + 1
+    result = values.narrow(dim, 0, count)
+    for shift in range(1, size):
+        result = torch.minimum(result, values.narrow(dim, shift, count))
+    return result

@@ -46,8 +46,8 @@ def project(camera: Camera, points: Tensor) -> tuple[Tensor, Tensor]:
     plane, in_range = _through_lens(camera, points)
     K = torch.as_tensor(camera.K, dtype=torch.float64).to(points)
     pixels = plane @ K[:2, :2].T + K[:2, 2]
-    size = pixels.new_tensor([camera.width, camera.height])
-    inside = ((pixels >= -0.5) & (pixels < size - 0.5)).all(dim=1)
+    u, v = pixels.unbind(dim=1)
+    inside = (u >= -0.5) & (u < camera.width - 0.5) & (v >= -0.5) & (v < camera.height - 0.5)
     return pixels, in_range & inside
 
 
