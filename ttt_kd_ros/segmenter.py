@@ -98,6 +98,7 @@ class Segmenter:
         self._session = AdaptationSession(network, settings, clock, float(self._training.get("kd_cosine", 1.0)))
         self._weight_version = 0
         self._source_only = False
+        self._met_sizes: set[tuple[int, ...]] = set()
         self.configure(settings)
 
     @property
@@ -265,7 +266,10 @@ class Segmenter:
             with stage("teacher"), torch.no_grad():
                 teacher = self._teacher if settings.method in NEEDS_TEACHER else None
                 pairs = point_targets(points, frame.views, teacher, self._network.reduction)
-            pace.add("teacher", stage.timings_ms["teacher"] / 1e3)
+            sizes = {view.image.shape[:2] for view in frame.views}
+            if sizes <= self._met_sizes:  # OpenVINO translates the teacher anew for another size
+                pace.add("teacher", stage.timings_ms["teacher"] / 1e3)
+            self._met_sizes |= sizes
             paired = len(pairs.points.unique())
             if paired < max(1, settings.min_pairs):
                 return None, Steps(stopped_by="few pairs", paired_points=paired)

@@ -115,13 +115,27 @@ def test_as_many_steps_are_taken_as_end_in_time(segmenter, frame, clock):
         assert due - FORWARD_S < clock() <= due
 
 
+def test_what_the_teacher_needs_for_the_first_picture_of_a_size_does_not_count(segmenter, frame, clock):
+    features, met = segmenter._teacher.features, set()
+
+    def translating(image):
+        clock.go_on(0.0 if image.shape in met else 5.0)
+        met.add(image.shape)
+        return features(image)
+
+    segmenter._teacher.features = translating
+    warm_up(segmenter)
+    first_scans(segmenter, frame, clock, scans=3)
+    assert segmenter.segment(frame, clock() + 0.2).adaptation.steps == 6
+
+
 def test_time_that_passed_before_counts(segmenter, frame, clock):
     first_scans(segmenter, frame, clock, scans=4)
     assert segmenter.segment(frame, clock() + 0.14).adaptation.steps == 3
 
 
 def test_without_time_for_a_step_the_teacher_is_not_asked(segmenter, frame, clock):
-    first_scans(segmenter, frame, clock, scans=4)
+    first_scans(segmenter, frame, clock, scans=5)
     start = clock()
     report = segmenter.segment(frame, start + 0.06).adaptation
     assert (report.steps, report.stopped_by) == (0, "deadline")

@@ -77,6 +77,26 @@ class OffsetTable:
 
 
 @dataclass(frozen=True)
+class OffsetPairs:
+    """The pairs of one kernel offset.
+
+    Parameters
+    ----------
+    offset
+        Its number.
+    sources, targets
+        (count,) int64, rows of the inputs and of the outputs; None where they are all rows in their order.
+    count
+        Number of pairs, at least one.
+    """
+
+    offset: int
+    sources: Tensor | None
+    targets: Tensor | None
+    count: int
+
+
+@dataclass(frozen=True)
 class KernelMap:
     """Pairs of input and output voxels, sorted by kernel offset.
 
@@ -102,6 +122,15 @@ class KernelMap:
     def pairs(self) -> tuple[tuple[Tensor, Tensor], ...]:
         """For each offset the rows of its inputs and of its outputs."""
         return tuple(zip(self.sources.split(self.counts), self.targets.split(self.counts), strict=True))
+
+    @cached_property
+    def connected(self) -> tuple[OffsetPairs, ...]:
+        """The offsets that connect anything, looked up once for all convolutions along the map."""
+        return tuple(
+            OffsetPairs(offset, None if n == self.inputs else sources, None if n == self.outputs else targets, n)
+            for offset, ((sources, targets), n) in enumerate(zip(self.pairs, self.counts, strict=True))
+            if n
+        )
 
     @cached_property
     def by_target(self) -> Grouping:

@@ -47,23 +47,21 @@ def suits(features: Tensor, kernel_map: KernelMap) -> bool:
 def convolve(features: Tensor, weight: Tensor, kernel_map: KernelMap) -> Tensor:
     """(outputs, D) from (inputs, C) and (K, C, D), without a gradient."""
     products = _memory.rows(len(kernel_map.sources), features, weight.shape[2])
-    rows, parts = kernel_map.sources.split(kernel_map.counts), products.split(kernel_map.counts)
-    for inputs, matrix, part in zip(rows, weight.unbind(), parts, strict=True):
-        if len(inputs):
-            torch.mm(_select(features, inputs), matrix, out=part)
+    matrices, parts = weight.unbind(), products.split([pairs.count for pairs in kernel_map.connected])
+    for pairs, part in zip(kernel_map.connected, parts, strict=True):
+        torch.mm(_select(features, pairs.sources), matrices[pairs.offset], out=part)
     groups = kernel_map.by_target
     return F.embedding_bag(groups.pairs, products, groups.bounds, mode="sum", include_last_offset=True)
 
 
-def _select(features: Tensor, rows: Tensor) -> Tensor:
-    """The features of an offset's rows, which ascend: as many as there are voxels are all of them."""
-    return features if len(rows) == len(features) else features.index_select(0, rows)
+def _select(features: Tensor, rows: Tensor | None) -> Tensor:
+    return features if rows is None else features.index_select(0, rows)
 
 
 def weight_gradient(features: Tensor, gradient: Tensor, weight: Tensor, kernel_map: KernelMap) -> Tensor:
     """Gradient (K, C, D) of the weight from that of the outputs."""
     result = torch.zeros_like(weight)
-    for (inputs, outputs), matrix in zip(kernel_map.pairs, result.unbind(), strict=True):
-        if len(inputs):
-            torch.mm(_select(features, inputs).T, _select(gradient, outputs), out=matrix)
+    matrices = result.unbind()
+    for pairs in kernel_map.connected:
+        torch.mm(_select(features, pairs.sources).T, _select(gradient, pairs.targets), out=matrices[pairs.offset])
     return result
