@@ -267,7 +267,7 @@ class Segmenter:
                 teacher = self._teacher if settings.method in NEEDS_TEACHER else None
                 pairs = point_targets(points, frame.views, teacher, self._network.reduction)
             sizes = {view.image.shape[:2] for view in frame.views}
-            if sizes <= self._met_sizes:  # OpenVINO translates the teacher anew for another size
+            if sizes <= self._met_sizes:  # OpenVINO may translate the teacher for each
                 pace.add("teacher", stage.timings_ms["teacher"] / 1e3)
             self._met_sizes |= sizes
             paired = len(pairs.points.unique())

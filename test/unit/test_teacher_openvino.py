@@ -11,6 +11,7 @@ import torch
 
 from ttt_kd_ros.errors import InputError, TeacherError
 from ttt_kd_ros.teacher import FeatureGrid, load_teacher
+from ttt_kd_ros.teacher.openvino import OpenVinoNetwork
 
 transformers = pytest.importorskip("transformers")
 pytest.importorskip("openvino")
@@ -45,6 +46,13 @@ def test_features_of_pictures_of_any_size_are_those_of_torch_and_stay(teacher: s
     found = [by_openvino.features(image) for image in pictures]
     for image, features in zip(pictures, found, strict=True):
         assert_same(features, by_torch.features(image))
+
+
+def test_convolutions_are_translated_once_for_all_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+    teacher = load_teacher("efficientnet-lite0", long_side=0, backend="openvino")
+    teacher.features(picture(56, 112))
+    monkeypatch.delattr(OpenVinoNetwork, "_translate")
+    teacher.features(picture(96, 64))
 
 
 def test_it_is_refused_on_a_gpu(directory: Path) -> None:

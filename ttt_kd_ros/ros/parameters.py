@@ -139,7 +139,7 @@ PARAMETERS: tuple[Parameter, ...] = (
         "teacher_backend",
         "torch",
         "What computes the image model; `openvino`: on the CPU twice as fast, with the package openvino, after "
-        "some seconds on the first picture of a camera.",
+        "some seconds for the first picture.",
         choices=TEACHER_BACKENDS,
     ),
     Parameter("points_topic", "points", "PointCloud2 topic of the LiDAR."),

@@ -67,7 +67,7 @@ def load_teacher(
         raise InputError(f"OpenVINO computes the teacher on the CPU, not on '{device}'; use the teacher_backend torch")
     teacher = _by_name(spec, long_side)
     if backend == "openvino":
-        teacher.network = OpenVinoNetwork(teacher.network)
+        teacher.network = OpenVinoNetwork(teacher.network, any_size=spec == efficientnet.NAME)
     return teacher.to(device)
 
 

@@ -15,12 +15,14 @@ from ttt_kd_ros.errors import TeacherError
 class OpenVinoNetwork(nn.Module):
     """The outputs of an image network on the CPU, in single precision.
 
-    The network is translated anew for each size of pictures, once; that takes seconds.
+    The network is translated once, or once for each size of pictures; that takes seconds.
 
     Parameters
     ----------
     network
         Maps (1, 3, H, W) float32 to one (C, h, w) tensor per level; on the CPU.
+    any_size
+        Whether its trace for one size is right for all, as that of convolutions is.
 
     Raises
     ------
@@ -28,7 +30,7 @@ class OpenVinoNetwork(nn.Module):
         If OpenVINO is not installed.
     """
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, any_size: bool) -> None:
         super().__init__()
         try:
             self._openvino: Any = import_module("openvino")
@@ -36,21 +38,23 @@ class OpenVinoNetwork(nn.Module):
         except ImportError as error:
             raise TeacherError(f"OpenVINO cannot be used ({error}); pip install openvino") from error
         self._network = network
-        self._requests: dict[torch.Size, Any] = {}
+        self._any_size = any_size
+        self._requests: dict[tuple[int, ...], Any] = {}
 
     def forward(self, picture: Tensor) -> tuple[Tensor, ...]:
         """(C, h, w) float32 of each level for a picture (1, 3, H, W) float32."""
-        if picture.shape not in self._requests:
-            self._requests[picture.shape] = self._translate(picture)
-        results = self._requests[picture.shape].infer([picture.contiguous().numpy()])
+        shape = (1, 3, -1, -1) if self._any_size else tuple(picture.shape)
+        if shape not in self._requests:
+            self._requests[shape] = self._translate(picture, shape)
+        results = self._requests[shape].infer([picture.contiguous().numpy()])
         return tuple(torch.from_numpy(results[output]) for output in range(len(results)))
 
-    def _translate(self, picture: Tensor) -> Any:
+    def _translate(self, picture: Tensor, shape: tuple[int, ...]) -> Any:
         frontend = self._openvino.frontend.FrontEndManager().load_by_framework("pytorch")
         with warnings.catch_warnings():  # about what the trace of a network of fixed size need not know
             warnings.simplefilter("ignore")
             decoder = self._decoder.TorchScriptPythonDecoder(self._network, example_input=picture)
         model = frontend.convert(frontend.load(decoder))  # openvino.convert_model would report its use
-        model.reshape(list(picture.shape))
+        model.reshape(list(shape))
         how = {"INFERENCE_NUM_THREADS": torch.get_num_threads(), "INFERENCE_PRECISION_HINT": "f32"}
         return self._openvino.Core().compile_model(model, "CPU", how).create_infer_request()
