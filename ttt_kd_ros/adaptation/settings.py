@@ -120,7 +120,7 @@ class AdaptationSettings:
     collapse_share: float = 0.98
     disagreement_share: float = 1.0
     jump_s: float = 1.0
-    trust: float = 0.8
+    trust: float = 0.65
     familiar: float = 0.92
     scan_statistics: float = 0.0
     min_pairs: int = 100
