@@ -74,6 +74,18 @@ def stand_in(monkeypatch):
     return ops
 
 
+def by_both(module, kernel_map, depth, width):
+    """Output and gradients of a convolution, by PyTorch's products and by a module's."""
+    generator, device = torch.Generator().manual_seed(2), kernel_map.sources.device
+    features = torch.randn(kernel_map.inputs, depth, generator=generator).to(device).requires_grad_()
+    weight = torch.randn(kernel_map.offsets, depth, width, generator=generator).to(device).requires_grad_()
+    outside = torch.randn(kernel_map.outputs, width, generator=generator).to(device)
+    for chosen in (plain, module):
+        products.choose(chosen)
+        output = sparse_convolution(features, weight, kernel_map)
+        yield output, *torch.autograd.grad(output, (features, weight), outside)
+
+
 class Counted:
     def __init__(self, function):
         self.function = function
@@ -88,18 +100,8 @@ class Counted:
 def test_spconv_is_given_the_same_pairs_and_weights(stand_in, keys, kind):
     _, down = downsampling_map(keys)
     kernel_map = {"submanifold": submanifold_map(keys, 3), "strided": down, "inverse": down.transposed}[kind]
-    generator = torch.Generator().manual_seed(2)
-    features = torch.randn(kernel_map.inputs, 5, generator=generator, requires_grad=True)
-    weight = torch.randn(kernel_map.offsets, 5, 4, generator=generator, requires_grad=True)
-    outside = torch.randn(kernel_map.outputs, 4, generator=generator)
     stand_in.implicit_gemm = Counted(implicit_gemm)
-
-    results = []
-    for chosen in (plain, spconv):
-        products.choose(chosen)
-        output = sparse_convolution(features, weight, kernel_map)
-        results.append((output, *torch.autograd.grad(output, (features, weight), outside)))
-    for ours, theirs in zip(*results, strict=True):
+    for ours, theirs in zip(*by_both(spconv, kernel_map, 5, 4), strict=True):
         torch.testing.assert_close(theirs, ours)
     assert stand_in.implicit_gemm.calls == 2, "one product forwards, one for the features' gradient"
 
@@ -195,12 +197,10 @@ def test_installations_that_cannot_work_are_refused_before_they_are_imported(
 
 
 @pytest.fixture
-def kernels(monkeypatch):
+def kernels():
     """Triton on the GPU if there is one, else as it interprets itself on the CPU."""
     pytest.importorskip("triton", reason="needs Triton")
-    if INTERPRETED:
-        monkeypatch.setattr(triton, "problem", lambda device: "")
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device("cpu" if INTERPRETED else "cuda")
 
 
 @pytest.mark.parametrize(
@@ -214,16 +214,7 @@ def test_triton_gives_pytorchs_products_and_gradients(kernels, keys, kind, depth
         "submanifold": submanifold_map(keys, 3), "wide": submanifold_map(keys, 5), "strided": down,
         "inverse": down.transposed,
     }[kind]  # fmt: skip
-    generator = torch.Generator().manual_seed(2)
-    features = torch.randn(kernel_map.inputs, depth, generator=generator).to(kernels).requires_grad_()
-    weight = torch.randn(kernel_map.offsets, depth, width, generator=generator).to(kernels).requires_grad_()
-    outside = torch.randn(kernel_map.outputs, width, generator=generator).to(kernels)
-    results = []
-    for chosen in (plain, triton):
-        products.choose(chosen)
-        output = sparse_convolution(features, weight, kernel_map)
-        results.append((output, *torch.autograd.grad(output, (features, weight), outside)))
-    for ours, theirs in zip(*results, strict=True):
+    for ours, theirs in zip(*by_both(triton, kernel_map, depth, width), strict=True):
         torch.testing.assert_close(theirs, ours, rtol=1e-4, atol=1e-4)
 
 

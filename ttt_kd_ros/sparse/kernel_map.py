@@ -124,6 +124,11 @@ class KernelMap:
         return tuple(zip(self.sources.split(self.counts), self.targets.split(self.counts), strict=True))
 
     @cached_property
+    def starts(self) -> Tensor:
+        """(K + 1,) int64, where each offset's pairs begin and the last one's end."""
+        return torch.tensor(tuple(accumulate(self.counts, initial=0)), device=self.sources.device)
+
+    @cached_property
     def connected(self) -> tuple[OffsetPairs, ...]:
         """The offsets that connect anything, looked up once for all convolutions along the map."""
         return tuple(
@@ -243,12 +248,11 @@ def crop_map(kernel_map: KernelMap, inputs: Tensor, outputs: Tensor) -> KernelMa
     """
     kept = inputs.index_select(0, kernel_map.sources) & outputs.index_select(0, kernel_map.targets)
     pairs = kept.nonzero().squeeze(1)
-    ends = torch.tensor(tuple(accumulate(kernel_map.counts, initial=0)), device=pairs.device)
     input_row, output_row = inputs.cumsum(dim=0) - 1, outputs.cumsum(dim=0) - 1
     return KernelMap(
         input_row.index_select(0, kernel_map.sources.index_select(0, pairs)),
         output_row.index_select(0, kernel_map.targets.index_select(0, pairs)),
-        tuple(torch.searchsorted(pairs, ends).diff().tolist()),
+        tuple(torch.searchsorted(pairs, kernel_map.starts).diff().tolist()),
         int(inputs.count_nonzero()),
         int(outputs.count_nonzero()),
     )

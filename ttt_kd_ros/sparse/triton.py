@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from importlib import import_module
 from importlib.util import find_spec
-from itertools import accumulate
 from typing import Any
 
 import torch
@@ -53,12 +52,11 @@ def weight_gradient(features: Tensor, gradient: Tensor, weight: Tensor, kernel_m
     """Gradient (K, C, D) of the weight from the one (outputs, D) of the outputs."""
     offsets, depth, width = weight.shape
     partial = torch.empty(SPLITS, offsets, depth, width, dtype=torch.float32, device=weight.device)
-    starts = torch.tensor(tuple(accumulate(kernel_map.counts, initial=0)), device=weight.device)
     rows, columns = _tile(depth, CHANNELS), _tile(width, CHANNELS)
     grid = (offsets, SPLITS, -(-depth // rows) * -(-width // columns))
     _kernels().weight_gradient[grid](
-        features.contiguous(), gradient.contiguous(), kernel_map.sources, kernel_map.targets, starts, partial,
-        depth, width, rows, columns, DEPTH, _precision(),
+        features.contiguous(), gradient.contiguous(), kernel_map.sources, kernel_map.targets, kernel_map.starts,
+        partial, depth, width, rows, columns, DEPTH, _precision(),
     )  # fmt: skip
     return partial.sum(dim=0).to(weight.dtype)
 
