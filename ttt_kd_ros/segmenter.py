@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,6 +21,7 @@ from ttt_kd_ros.adaptation.session import AdaptationSession, Steps
 from ttt_kd_ros.adaptation.settings import AdaptationSettings
 from ttt_kd_ros.adaptation.targets import PointTargets, point_targets, voxel_targets
 from ttt_kd_ros.classes import ClassList
+from ttt_kd_ros.device import find_device, free_memory
 from ttt_kd_ros.errors import CheckpointError, InputError, TeacherError
 from ttt_kd_ros.frame import IGNORE_LABEL, AdaptationReport, Frame, Segmentation
 from ttt_kd_ros.geometry.transforms import transform_points
@@ -424,27 +424,3 @@ def load_segmenter(
             load_teacher(teacher or spec.source, long_side=spec.long_side, device=target, backend=teacher_backend)
         )
     return Segmenter(network, image_model, settings, training=manifest.training)
-
-
-def free_memory() -> None:
-    """Give back what segmenters held that nothing refers to any more, on GPUs too."""
-    gc.collect()
-    if torch.cuda.is_initialized():
-        torch.cuda.empty_cache()
-
-
-def find_device(name: str) -> torch.device:
-    """The device of a name.
-
-    Raises
-    ------
-    InputError
-        If there is no such device.
-    """
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise InputError(f"device '{name}' is unknown; use cpu, cuda or cuda:<index>") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise InputError("device 'cuda' was asked for, but torch finds no CUDA device; use cpu")
-    return device

@@ -2,6 +2,8 @@
 
 import itertools
 import json
+import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,12 +16,15 @@ from ttt_kd_ros.benchmark.margins import gradient_cosines
 from ttt_kd_ros.benchmark.report import text
 from ttt_kd_ros.benchmark.run import benchmark
 from ttt_kd_ros.benchmark.scaling import scaling
+from ttt_kd_ros.benchmark.sparse_backends import NAIVE, compare_backends
 from ttt_kd_ros.benchmark.stages import STEP, STEP_ALL, STEP_PLAIN, Stage, measure, prepare, ratios
 from ttt_kd_ros.cli import main
 from ttt_kd_ros.frame import Frame, Scan
-from ttt_kd_ros.sparse import convolution
+from ttt_kd_ros.model.sparse_backend import MODULES
+from ttt_kd_ros.sparse import convolution, plain, products
 
-MACHINE = Machine(threads=1, operations_per_s=1e9, bytes_per_s=1e9)
+MACHINE = Machine("a machine", operations_per_s=1e9, bytes_per_s=1e9)
+CPU = torch.device("cpu")
 SETTINGS = AdaptationSettings(steps=1, min_pairs=1)
 
 
@@ -109,10 +114,10 @@ def test_work_takes_as_long_as_the_slower_of_operations_and_traffic():
 
 
 def test_the_machine_is_measured():
-    machine = measure_machine(repeats=1)
+    machine = measure_machine(CPU, time.perf_counter, repeats=1)
     assert machine.operations_per_s > 0
     assert machine.bytes_per_s > 0
-    assert machine.threads == torch.get_num_threads()
+    assert machine.name == f"CPU, {torch.get_num_threads()} threads"
 
 
 def test_the_gradient_within_a_margin_becomes_that_of_the_whole_scan(network, street_points):
@@ -137,3 +142,38 @@ def test_scaling_runs_on_as_many_voxels_as_asked_for(network, street_points):
 def test_numbers_that_cannot_be_used_are_one_line(tmp_path, option, capsys):
     assert main(["benchmark", str(tmp_path), *option]) == 2
     assert "must be positive" in capsys.readouterr().err
+
+
+def test_backends_are_compared_with_the_naive_way_and_with_exact_results(network, street_points):
+    network.requires_grad_(False)
+    found = compare_backends(network, [street_points], SETTINGS, MACHINE, 1, time.perf_counter, counts=(500, 1000))
+    assert {"spconv", "triton"} <= set(found.unusable)
+    assert list(found.exactness) == [NAIVE, "torch"]
+    assert all(0 < far.outputs < 1e-5 and 0 < far.gradients < 1e-4 for far in found.exactness.values())
+    assert list(found.times) == [500, 1000]
+    for backends in found.times.values():
+        assert list(backends) == [NAIVE, "torch"]
+        assert all(list(stages) == ["forward", "step, norm", "step, all"] for stages in backends.values())
+    assert products._chosen is plain
+
+
+def test_a_wrong_backend_is_far_from_the_exact_results(network, street_points, monkeypatch):
+    class Wrong:
+        problem = staticmethod(lambda device: "")
+        suits = staticmethod(lambda features, kernel_map: True)
+        convolve = staticmethod(lambda *arguments: 1.1 * plain.convolve(*arguments))
+        weight_gradient = plain.weight_gradient
+
+    monkeypatch.setitem(MODULES, "wrong", Wrong)
+    found = compare_backends(network, [street_points], SETTINGS, MACHINE, 1, time.perf_counter, counts=(500,))
+    assert found.exactness["wrong"].outputs > 0.1
+    said = text(replace(measured(network, Drive(street_points, ())), backends=found))
+    assert "| 500 | wrong |" in said
+    assert "spconv: on the CPU" in said
+
+
+def test_the_time_on_a_cpu_is_no_device_time(tmp_path, capsys):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.cuda, "is_available", lambda: True)
+        assert main(["benchmark", str(tmp_path), "--device", "cuda", "--cpu-time"]) == 2
+    assert "--cpu-time" in capsys.readouterr().err

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ttt_kd_ros.adaptation.cost import Clock
+from ttt_kd_ros.device import device_name
 from ttt_kd_ros.errors import InputError
 from ttt_kd_ros.model.network import Network
 from ttt_kd_ros.model.unet import SparseUNet
@@ -22,26 +22,27 @@ _INDEX_BYTES = 8
 
 @dataclass(frozen=True)
 class Machine:
-    """Rates measured with the threads that compute.
+    """Rates measured on the device, with the threads, that computes.
 
     Parameters
     ----------
-    threads
-        CPU threads.
+    name
+        What people call it.
     operations_per_s
         Floating point operations of a large matrix product, float32.
     bytes_per_s
         Bytes read and written by a copy of a large array.
     """
 
-    threads: int
+    name: str
     operations_per_s: float
     bytes_per_s: float
 
 
-def measure_machine(clock: Clock = time.perf_counter, repeats: int = 7) -> Machine:
+def measure_machine(device: torch.device, clock: Clock, repeats: int = 7) -> Machine:
     """Best of some repeats, by a clock [s]."""
-    matrix, array = torch.randn(1024, 1024), torch.randn(2**24)
+    edge, length = (8192, 2**28) if device.type == "cuda" else (1024, 2**24)
+    matrix, array = torch.randn(edge, edge, device=device), torch.randn(length, device=device)
     product, copy = torch.empty_like(matrix), torch.empty_like(array)
     multiplying, copying = [], []
     for _ in range(repeats):
@@ -52,7 +53,7 @@ def measure_machine(clock: Clock = time.perf_counter, repeats: int = 7) -> Machi
         multiplying.append(middle - start)
         copying.append(clock() - middle)
     return Machine(
-        torch.get_num_threads(), 2 * 1024**3 / min(multiplying), 2 * array.numel() * array.itemsize / min(copying)
+        device_name(device), 2 * edge**3 / min(multiplying), 2 * array.numel() * array.itemsize / min(copying)
     )
 
 

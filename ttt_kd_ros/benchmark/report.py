@@ -8,6 +8,7 @@ from typing import Any
 
 from ttt_kd_ros.benchmark.limits import Machine
 from ttt_kd_ros.benchmark.margins import Margin
+from ttt_kd_ros.benchmark.sparse_backends import Comparison
 from ttt_kd_ros.benchmark.stages import Timing, ratios
 
 
@@ -27,6 +28,8 @@ class Result:
         Gradients on part of the first frame; empty without pairs.
     scaling
         Times of stages for each number of voxels; empty if not asked for.
+    backends
+        Sparse backends side by side; None if not asked for.
     """
 
     data: str
@@ -35,6 +38,7 @@ class Result:
     stages: Mapping[str, Timing]
     margins: Sequence[Margin]
     scaling: Mapping[int, Mapping[str, Timing]] = field(default_factory=dict)
+    backends: Comparison | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -44,7 +48,7 @@ class Result:
 def machine_line(machine: Machine) -> str:
     """What the machine can do."""
     return (
-        f"{machine.threads} threads, matrix product {machine.operations_per_s / 1e9:.0f} GFLOP/s, "
+        f"{machine.name}: matrix product {machine.operations_per_s / 1e9:.0f} GFLOP/s, "
         f"copy {machine.bytes_per_s / 1e9:.1f} GB/s"
     )
 
@@ -58,6 +62,8 @@ def text(result: Result) -> str:
         parts.append(_margin_table(result.margins))
     if result.scaling:
         parts.append(_scaling_table(result.scaling))
+    if result.backends is not None:
+        parts.append(_backends_table(result.backends))
     return "\n\n".join(part for part in parts if part)
 
 
@@ -83,3 +89,17 @@ def _scaling_table(scaling: Mapping[int, Mapping[str, Timing]]) -> str:
     for count, stages in scaling.items():
         lines.append(f"| {count} | " + " | ".join(f"{stages[name].median:.1f}" for name in names) + " |")
     return "\n".join(lines)
+
+
+def _backends_table(found: Comparison) -> str:
+    stages = list(next(iter(next(iter(found.times.values())).values())))
+    lines = [f"| voxels | sparse backend | {' | '.join(f'{name} [ms]' for name in stages)} | peak memory [GB] |"]
+    lines.append("|---" * (len(stages) + 3) + "|")
+    for count, backends in found.times.items():
+        for name, timings in backends.items():
+            times = " | ".join(f"{timings[stage].median:.2f}" for stage in stages)
+            peak = found.peak_gb.get(count, {}).get(name)
+            lines.append(f"| {count} | {name} | {times} | {'' if peak is None else f'{peak:.2f}'} |")
+    lines += ["", "| sparse backend | outputs from float64's | gradients from float64's |", "|---|---|---|"]
+    lines += [f"| {name} | {far.outputs:.1e} | {far.gradients:.1e} |" for name, far in found.exactness.items()]
+    return "\n".join([*lines, "", *(f"{name}: {problem}" for name, problem in found.unusable.items())])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from ttt_kd_ros.adaptation.targets import PointTargets
 from ttt_kd_ros.benchmark.limits import Machine, forward_work, maps_work, step_work, unet_on, voxelise_work
 from ttt_kd_ros.benchmark.stages import STEP_ALL, Stage, Timing, measure, step_stage
 from ttt_kd_ros.model.network import Network
-from ttt_kd_ros.model.voxel_input import crop
+from ttt_kd_ros.model.voxel_input import VoxelInput, crop
 from ttt_kd_ros.sparse.voxels import build_pyramid, voxelise
 
 VOXELS = (5_000, 10_000, 20_000, 50_000, 100_000, 200_000)
@@ -50,9 +50,31 @@ def scaling(
         Numbers of voxels.
     """
     return {
-        count: measure([_stages(network, *_points(network, scans, count), count, settings)], machine, repeats, clock)
+        count: measure([_stages(network, sized(network, scans, count), settings)], machine, repeats, clock)
         for count in counts
     }
+
+
+@dataclass(frozen=True)
+class Sized:
+    """A part of some scans with a given number of voxels; every third point is paired."""
+
+    points: Tensor
+    batch: Tensor
+    voxels: VoxelInput
+    pairs: PointTargets
+
+
+def sized(network: Network, scans: Sequence[Tensor], count: int) -> Sized:
+    """As many of the scans' voxels as asked for; targets are random."""
+    points, batch = _points(network, scans, count)
+    whole = network.voxel_input(points, batch)
+    voxels = crop(whole, torch.arange(len(whole.grid), device=points.device) < count)
+    kept = voxels.grid.inverse >= 0
+    voxels = replace(voxels, grid=replace(voxels.grid, inverse=voxels.grid.inverse[kept]))
+    rows = torch.arange(0, int(kept.sum()), 3, device=points.device)
+    targets = torch.randn(len(rows), network.config.target_size, device=points.device)
+    return Sized(points[kept], batch[kept], voxels, PointTargets(rows, targets))
 
 
 def _points(network: Network, scans: Sequence[Tensor], count: int) -> tuple[Tensor, Tensor]:
@@ -62,18 +84,12 @@ def _points(network: Network, scans: Sequence[Tensor], count: int) -> tuple[Tens
     while voxels < count:
         taken.append(scans[len(taken) % len(scans)])
         voxels += len(voxelise(taken[-1], network.config.voxel_size))
-    lengths = torch.tensor([len(points) for points in taken])
-    return torch.cat(taken), torch.arange(len(taken)).repeat_interleave(lengths)
+    batch = [torch.full((len(points),), i, device=points.device) for i, points in enumerate(taken)]
+    return torch.cat(taken), torch.cat(batch)
 
 
-def _stages(network: Network, points: Tensor, batch: Tensor, count: int, settings: AdaptationSettings) -> list[Stage]:
-    whole = network.voxel_input(points, batch)
-    voxels = crop(whole, torch.arange(len(whole.grid)) < count)
-    kept = voxels.grid.inverse >= 0
-    points, batch = points[kept], batch[kept]
-    voxels = replace(voxels, grid=replace(voxels.grid, inverse=voxels.grid.inverse[kept]))
-    rows = torch.arange(0, len(points), 3)
-    pairs = PointTargets(rows, torch.randn(len(rows), network.config.target_size))
+def _stages(network: Network, part: Sized, settings: AdaptationSettings) -> list[Stage]:
+    points, voxels = part.points, part.voxels
     unet, pyramid = unet_on(network, voxels)
 
     @torch.no_grad()
@@ -83,7 +99,7 @@ def _stages(network: Network, points: Tensor, batch: Tensor, count: int, setting
     return [
         Stage(
             "voxelise",
-            lambda: voxelise(points, network.config.voxel_size, batch),
+            lambda: voxelise(points, network.config.voxel_size, part.batch),
             voxelise_work(points, len(voxels.grid)),
         ),
         Stage(
@@ -92,5 +108,5 @@ def _stages(network: Network, points: Tensor, batch: Tensor, count: int, setting
             maps_work(pyramid),
         ),
         Stage("forward", forward, forward_work(unet, pyramid)),
-        step_stage(STEP_ALL, network, voxels, pairs, settings, step_work(unet, pyramid)),
+        step_stage(STEP_ALL, network, voxels, part.pairs, settings, step_work(unet, pyramid)),
     ]

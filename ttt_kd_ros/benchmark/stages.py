@@ -82,7 +82,8 @@ class Prepared:
 @torch.no_grad()
 def prepare(frame: Frame, network: Network, teacher: Teacher) -> Prepared:
     """What the stages of a frame start from."""
-    points = torch.from_numpy(np.ascontiguousarray(frame.scan.points, dtype=np.float32))
+    device = next(network.parameters()).device
+    points = torch.from_numpy(np.ascontiguousarray(frame.scan.points, dtype=np.float32)).to(device)
     base_points = transform_points(frame.scan.T_base_scan, points)
     valid = (base_points.abs() < coordinate_range(network.config.voxel_size)).all(dim=1)
     points, base_points = points[valid], base_points[valid]
@@ -102,7 +103,7 @@ def _input_stages(prepared: Prepared, network: Network, teacher: Teacher) -> lis
     points, base_points, voxels = prepared.points, prepared.base_points, prepared.voxels
     views, config = prepared.frame.views, network.config
     unet, pyramid = unet_on(network, voxels)
-    images = [torch.from_numpy(view.image) for view in views]
+    images = [torch.from_numpy(view.image).to(points.device) for view in views]
 
     def pair() -> None:
         for view in views:
@@ -144,7 +145,12 @@ def view_of(voxels: VoxelInput, pairs: PointTargets, network: Network, margin_m:
 
 
 def step_stage(
-    name: str, network: Network, voxels: VoxelInput, pairs: PointTargets, settings: AdaptationSettings, work: Work
+    name: str,
+    network: Network,
+    voxels: VoxelInput,
+    pairs: PointTargets,
+    settings: AdaptationSettings,
+    work: Work | None = None,
 ) -> Stage:
     """The gradient steps on a scan, from the source weights each time."""
     session = AdaptationSession(network, settings)

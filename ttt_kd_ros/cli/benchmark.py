@@ -22,6 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--frames", type=int, default=3, metavar="N", help="frames of each folder (default: 3)")
     parser.add_argument("--repeats", type=int, default=5, metavar="N", help="runs on each frame (default: 5)")
     parser.add_argument("--steps", type=int, default=5, metavar="N", help="gradient steps on each scan (default: 5)")
+    parser.add_argument("--device", default="cpu", metavar="NAME", help="cpu, cuda or cuda:<index> (default: cpu)")
     parser.add_argument("--threads", type=int, default=0, metavar="N", help="CPU threads (default: torch's choice)")
     parser.add_argument(
         "--cpu-time",
@@ -29,6 +30,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="count the seconds that one thread computes, not those that pass: where other programs use the cores",
     )
     parser.add_argument("--scaling", action="store_true", help="also measure 5,000 to 200,000 voxels")
+    parser.add_argument(
+        "--backends",
+        action="store_true",
+        help="also compare what can compute the sparse convolutions, on 20,000 to 200,000 voxels",
+    )
     parser.add_argument("--out", type=Path, metavar="DIR", help="write DIR/result.json")
 
 
@@ -37,6 +43,7 @@ def run(args: argparse.Namespace) -> int:
     import json
     import time
     from dataclasses import asdict
+    from functools import partial
 
     import torch
 
@@ -45,30 +52,38 @@ def run(args: argparse.Namespace) -> int:
     from ttt_kd_ros.benchmark.report import machine_line, text
     from ttt_kd_ros.benchmark.run import benchmark
     from ttt_kd_ros.data import open_folder
+    from ttt_kd_ros.device import find_device, finished_at
     from ttt_kd_ros.errors import InputError
     from ttt_kd_ros.model.checkpoint import load_checkpoint
+    from ttt_kd_ros.model.sparse_backend import use_sparse_backend
     from ttt_kd_ros.share import embedded_checkpoint
     from ttt_kd_ros.teacher.load import load_teacher
 
     if min(args.frames, args.repeats, args.steps) < 1 or args.threads < 0:
         raise InputError("--frames, --repeats and --steps must be positive, --threads not negative")
-    clock = time.thread_time if args.cpu_time else time.perf_counter
+    device = find_device(args.device)
+    if args.cpu_time and device.type != "cpu":
+        raise InputError("--cpu-time is what a CPU computes; leave it out or measure the device cpu")
+    clock = time.thread_time if args.cpu_time else partial(finished_at, device)
     threads = 1 if args.cpu_time else args.threads
     if threads:
         torch.set_num_threads(threads)
     network, manifest = load_checkpoint(args.checkpoint or embedded_checkpoint())
+    network.to(device).eval()
+    used = use_sparse_backend("auto", network)
     spec = manifest.network.teacher
-    teacher = load_teacher(spec.source, long_side=spec.long_side)
+    teacher = load_teacher(spec.source, long_side=spec.long_side, device=device)
     folders = [open_folder(path, network.config.classes) for path in args.folders]
     settings = AdaptationSettings(steps=args.steps)
-    machine = measure_machine(clock)
-    print(machine_line(machine))
+    machine = measure_machine(device, clock)
+    print(f"{machine_line(machine)}, sparse backend {used}")
     results = []
     for folder in folders:
         results.append(
             benchmark(
                 network, teacher, folder, settings, machine,
-                frames=args.frames, repeats=args.repeats, scale=args.scaling, clock=clock,
+                frames=args.frames, repeats=args.repeats, scale=args.scaling, backends=args.backends,
+                clock=clock,
             )
         )  # fmt: skip
         print(f"\n{text(results[-1])}", flush=True)
@@ -76,6 +91,7 @@ def run(args: argparse.Namespace) -> int:
         args.out.mkdir(parents=True, exist_ok=True)
         content = {
             "machine": asdict(machine),
+            "sparse_backend": used,
             "cpu_time": args.cpu_time,
             "folders": [result.to_dict() for result in results],
         }

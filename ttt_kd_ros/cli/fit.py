@@ -54,12 +54,12 @@ def run(args: argparse.Namespace) -> int:
     import torch
 
     from ttt_kd_ros.adaptation.settings import AdaptationSettings
+    from ttt_kd_ros.device import find_device
     from ttt_kd_ros.fit.change import measure_change
     from ttt_kd_ros.fit.history import Source, history
     from ttt_kd_ros.fit.passes import FitSettings, fit
     from ttt_kd_ros.fit.report import text, write_report
     from ttt_kd_ros.model.checkpoint import file_sha256, load_checkpoint, save_checkpoint
-    from ttt_kd_ros.segmenter import find_device
     from ttt_kd_ros.share import embedded_checkpoint
     from ttt_kd_ros.teacher.cache import CachedTeacher
     from ttt_kd_ros.teacher.load import load_teacher

@@ -12,6 +12,7 @@ from torch import Tensor
 from ttt_kd_ros.backends import SPARSE_BACKENDS
 from ttt_kd_ros.errors import InputError
 from ttt_kd_ros.model.network import Network
+from ttt_kd_ros.model.voxel_input import VoxelInput
 from ttt_kd_ros.sparse import plain, products, spconv, triton
 from ttt_kd_ros.sparse.products import Products
 
@@ -107,15 +108,19 @@ def _timed(network: Network) -> float:
 
 
 def _results(network: Network, count: int = POINTS) -> tuple[Tensor, ...]:
-    """Outputs for a made scan, and the gradients of the backbone's weights."""
+    """`outputs_and_gradients` for a made scan."""
     generator = torch.Generator().manual_seed(0)
     edge = (count / POINTS) ** 0.5 * 16.0
     points = torch.rand(count, 3, generator=generator) * torch.tensor([edge, edge, 2.0])
+    return outputs_and_gradients(network, network.voxel_input(points.to(_device(network))))
+
+
+def outputs_and_gradients(network: Network, voxels: VoxelInput) -> tuple[Tensor, ...]:
+    """Logits and features of voxels, and the gradients of the backbone's weights with respect to their mean squares."""
     weights = {
         f"backbone.{name}": weight.detach().clone().requires_grad_()
         for name, weight in network.backbone.named_parameters()
     }
-    voxels = network.voxel_input(points.to(_device(network)))
     logits, features = torch.func.functional_call(network, weights, (voxels,))
     loss = logits.square().mean() + features.square().mean()
     return (logits.detach(), features.detach(), *torch.autograd.grad(loss, tuple(weights.values())))

@@ -26,6 +26,7 @@ from sensor_msgs.msg import PointCloud2
 from tf2_ros import Buffer
 
 from ttt_kd_ros.adaptation.cost import RunningCost
+from ttt_kd_ros.device import free_memory
 from ttt_kd_ros.errors import InputError
 from ttt_kd_ros.frame import Frame, Segmentation
 from ttt_kd_ros.ros.assembly import FrameAssembler, ImageMessage, ScanJob
@@ -45,7 +46,6 @@ from ttt_kd_ros.ros.services import Services
 from ttt_kd_ros.ros.transforms import Transforms
 from ttt_kd_ros.ros.worker import Worker
 from ttt_kd_ros.schedule import ScheduledSegmenter, load_scheduled
-from ttt_kd_ros.segmenter import free_memory
 
 FAILURES = (ArithmeticError, LookupError, RuntimeError, ValueError)
 """What computing with one scan's numbers can end in."""

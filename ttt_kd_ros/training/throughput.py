@@ -14,6 +14,7 @@ from typing import Any
 import lightning
 import torch
 
+from ttt_kd_ros.device import device_name
 from ttt_kd_ros.errors import InputError
 from ttt_kd_ros.model.network import Network
 from ttt_kd_ros.training.config import TrainingConfig
@@ -78,9 +79,8 @@ def measure(
         train(network, scans, short, seed, Path(directory), resume=False, launch=launch, callbacks=(clock,))
     step_s = (clock.times[steps + WARM_UP] - clock.times[WARM_UP]) / steps
     on_gpu = clock.device.type == "cuda"
-    name = torch.cuda.get_device_name(clock.device) if on_gpu else f"CPU, {torch.get_num_threads()} threads"
     peak = torch.cuda.max_memory_allocated(clock.device) if on_gpu else _peak_bytes()
-    return Throughput(name, step_s, _scans_per_step(config, launch) / step_s, peak / 1e9)
+    return Throughput(device_name(clock.device), step_s, _scans_per_step(config, launch) / step_s, peak / 1e9)
 
 
 def describe(found: Throughput, config: TrainingConfig, launch: Launch) -> str:

@@ -1,0 +1,48 @@
+"""Where tensors are computed: found by name, named, timed, and its memory given back."""
+
+from __future__ import annotations
+
+import gc
+import time
+
+import torch
+
+from ttt_kd_ros.errors import InputError
+
+
+def find_device(name: str) -> torch.device:
+    """The device of a name.
+
+    Raises
+    ------
+    InputError
+        If there is no such device.
+    """
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise InputError(f"device '{name}' is unknown; use cpu, cuda or cuda:<index>") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise InputError("device 'cuda' was asked for, but torch finds no CUDA device; use cpu")
+    return device
+
+
+def device_name(device: torch.device) -> str:
+    """What people call it."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"CPU, {torch.get_num_threads()} threads"
+
+
+def finished_at(device: torch.device) -> float:
+    """Time [s] at which a device has done all that it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def free_memory() -> None:
+    """Give back what nothing refers to any more, on GPUs too."""
+    gc.collect()
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
