@@ -96,10 +96,10 @@ class TestMemory:
         too_big = {"all"}
         move = AdaptationSession._move
 
-        def checked(session, scan, steps):
+        def checked(session, scan, steps, how):
             if session.settings.scope in too_big:
                 raise torch.cuda.OutOfMemoryError("CUDA out of memory")
-            return move(session, scan, steps)
+            return move(session, scan, steps, how)
 
         monkeypatch.setattr(AdaptationSession, "_move", checked)
         return too_big

@@ -47,15 +47,19 @@ def keys():
 
 
 def implicit_gemm(features, filters, pairs, masks, orders, outputs, mask_filters, is_train, is_subm):
-    """What spconv documents: filters (out, kernel, in), pairs (kernel, outputs) with -1 where there is no input."""
+    """What spconv does: filters (out, kernel, in), pairs (kernel, outputs) with -1 where there is no input.
+
+    Its masks are sorted in place with the order: they are those of the outputs in this order.
+    """
     assert not is_train and mask_filters[0].dtype == np.uint32 and mask_filters[0].item() == 0xFFFFFFFF
     assert features.is_contiguous() and filters.is_contiguous() and pairs.dtype == torch.int32
     (mask,), (order,) = masks, orders
     assert torch.equal(order.sort().values, torch.arange(outputs, dtype=torch.int32))
-    assert (mask[order.long(), 0].diff() >= 0).all(), "outputs with the same mask lie side by side"
+    assert (mask[:, 0].diff() >= 0).all(), "outputs with the same mask lie side by side"
     result = features.new_zeros(outputs, len(filters))
     for k, inputs in enumerate(pairs):
-        there = ((mask[:, 0] >> k) & 1).bool()
+        there = torch.zeros(outputs, dtype=torch.bool)
+        there[order.long()] = ((mask[:, 0] >> k) & 1).bool()
         assert torch.equal(there, inputs >= 0)
         result[there] += features[inputs[there].long()] @ filters[:, k].T
     return result, None, 0
@@ -138,7 +142,7 @@ def failing(*arguments):
     raise RuntimeError("no kernel image is available")
 
 
-@pytest.mark.parametrize(("fault", "said"), [(wrong, "results differ by"), (failing, "no kernel image is available")])
+@pytest.mark.parametrize(("fault", "said"), [(wrong, "products differ by"), (failing, "no kernel image is available")])
 def test_a_wrong_spconv_is_refused_where_it_was_asked_for_and_passed_over_where_not(stand_in, network, fault, said):
     stand_in.implicit_gemm = fault
     with pytest.raises(InputError, match=said):

@@ -26,7 +26,7 @@ def distillation_loss(features: Tensor, targets: Targets, kind: str = "cosine") 
         from both. ``l2``: the distance of the features at unit length (Puy et al., "Three Pillars Improving Vision
         Foundation Model Distillation for Lidar", CVPR 2024).
     """
-    predicted, wanted = features[targets.voxels], targets.features
+    predicted, wanted = features.index_select(0, targets.voxels), targets.features
     if kind == "centred-cosine":
         mean = wanted.mean(dim=0)
         predicted, wanted = predicted - mean, wanted - mean

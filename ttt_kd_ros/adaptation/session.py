@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from ttt_kd_ros.adaptation.cost import Clock, Pace
 from ttt_kd_ros.adaptation.guards import changed_share, largest_share
 from ttt_kd_ros.adaptation.methods import NEEDS_TEACHER, Objective, objective
 from ttt_kd_ros.adaptation.objective import distillation_loss
+from ttt_kd_ros.adaptation.replayed import RECORD, STEP, Replayed
 from ttt_kd_ros.adaptation.scope import make_scope
 from ttt_kd_ros.adaptation.settings import AdaptationSettings
 from ttt_kd_ros.adaptation.targets import PointTargets, Targets, voxel_targets
@@ -77,6 +78,7 @@ class _Scan:
     near: Tensor
     targets: Targets
     objective: Objective
+    step: Replayed
     before: Mapping[str, Tensor]
     source_labels: Tensor | None
     start: float
@@ -204,7 +206,9 @@ class AdaptationSession:
         loss = objective(self.settings, targets, lambda: source()[0])
         guarded = self.settings.disagreement_share < 1
         source_labels = source()[0].argmax(dim=1) if guarded else None
-        self._scan = _Scan(view, near, targets, loss, before, source_labels, start=self._clock(), due=due)
+        last = self._scan.step if self._scan is not None else None
+        step = Replayed(partial(self._take_step, view, targets, loss), view.features.device, last)
+        self._scan = _Scan(view, near, targets, loss, step, before, source_labels, start=self._clock(), due=due)
         familiar, trust = self.settings.familiar, self.settings.trust
         if self.settings.method not in NEEDS_TEACHER or not (familiar or trust):
             return Steps()
@@ -227,14 +231,14 @@ class AdaptationSession:
             for parameter in self._scope.parameters:
                 parameter.requires_grad_(True)
             while len(steps.kd_losses) < count and steps.stopped_by == "steps":
-                steps.stopped_by = self._step(scan, steps)
+                steps.stopped_by = self._step(scan, steps, count - len(steps.kd_losses))
         except torch.OutOfMemoryError:
             steps.stopped_by = "out of memory"
         finally:
             for parameter in self._scope.parameters:
                 parameter.requires_grad_(False)
                 parameter.grad = None
-        if not all(bool(p.isfinite().all()) for p in self._scope.parameters):
+        if not torch.stack([p.detach().sum() for p in self._scope.parameters]).isfinite().all():
             steps.stopped_by = "not finite"
         if steps.stopped_by in ("not finite", "out of memory"):
             steps.undo(steps.stopped_by)
@@ -263,44 +267,54 @@ class AdaptationSession:
 
     def distillation(self, features: Tensor, targets: Targets) -> float:
         """Distillation loss of (V, D) features, NaN for methods without a teacher."""
-        if self.settings.method not in NEEDS_TEACHER:
-            return math.nan
-        return distillation_loss(features.detach(), targets, self.settings.loss).item()
+        return self._distillation(features, targets).item()
 
-    def _step(self, scan: _Scan, steps: Steps) -> str:
+    def _distillation(self, features: Tensor, targets: Targets) -> Tensor:
+        if self.settings.method not in NEEDS_TEACHER:
+            return features.new_full((), math.nan)
+        return distillation_loss(features.detach(), targets, self.settings.loss)
+
+    def _step(self, scan: _Scan, steps: Steps, left: int) -> str:
         """Take one step; returns what stops the next one, ``steps`` if nothing does."""
         if self.stopped.is_set():
             return "stopped"
         if self.settings.budget_ms and (self._clock() - scan.start) * 1e3 >= self.settings.budget_ms:
             return "budget"
-        if not self.pace.fits(scan.due, "step"):
-            return "deadline"
+        how = scan.step.next(left)
+        if not self.pace.fits(scan.due, how):
+            if how != RECORD or not self.pace.fits(scan.due, STEP):
+                return "deadline"
+            how = STEP
         start = self._clock()
-        outcome = self._move(scan, steps)
-        self.pace.add("step", self._clock() - start)
+        outcome = self._move(scan, steps, how)
+        self.pace.add(how, self._clock() - start)
         return outcome
 
-    def _move(self, scan: _Scan, steps: Steps) -> str:
+    def _move(self, scan: _Scan, steps: Steps, how: str) -> str:
         """Move the weights once; returns ``steps``, or ``not finite``."""
         if self.settings.method == "statistics":
             steps.kd_losses.append(math.nan)
             self._drift_statistics(scan.view)
             return "steps"
-        logits, features = self._forward(scan.view)
-        distillation = self.distillation(features, scan.targets)
-        loss = scan.objective(logits, features)
-        if not torch.isfinite(loss):
+        distillation, loss = scan.step(how).tolist()
+        if not math.isfinite(loss):
             return "not finite"
         steps.kd_losses.append(distillation)
+        return "steps"
+
+    def _take_step(self, view: VoxelInput, targets: Targets, objective: Objective) -> Tensor:
+        """Move the weights by a gradient; distillation loss and loss from before, (2,)."""
+        logits, features = self._forward(view)
+        loss = objective(logits, features)
         self._optimizer.zero_grad()
         loss.backward()
         if self.settings.method == "sar":
-            self._climb(scan)
+            self._climb(view, objective)
         self._optimizer.step()
         if self.settings.pull:
             self._scope.pull(self._source, self.settings.pull)
         self._scope.fold()
-        return "steps"
+        return torch.stack([self._distillation(features, targets), loss.detach()])
 
     def _forward(self, view: VoxelInput) -> tuple[Tensor, Tensor]:
         weights = {f"backbone.{name}": weight for name, weight in self._scope.weights().items()}
@@ -311,7 +325,7 @@ class AdaptationSession:
         """Logits and features of the source model, whatever the weights are now."""
         return torch.func.functional_call(self._network, self._source_weights, (voxels,))
 
-    def _climb(self, scan: _Scan) -> None:
+    def _climb(self, view: VoxelInput, objective: Objective) -> None:
         """Replace the gradient by the one at the nearby weights where the loss is highest (SAR)."""
         gradients = {p: p.grad.clone() for p in self._scope.parameters if p.grad is not None}
         length = torch.stack([gradient.norm() for gradient in gradients.values()]).norm()
@@ -320,7 +334,7 @@ class AdaptationSession:
             for parameter, offset in offsets.items():
                 parameter.add_(offset)
         self._optimizer.zero_grad()
-        scan.objective(*self._forward(scan.view)).backward()
+        objective(*self._forward(view)).backward()
         with torch.no_grad():
             for parameter, offset in offsets.items():
                 parameter.sub_(offset)
@@ -345,9 +359,9 @@ class AdaptationSession:
 def _optimizer(parameters: list[nn.Parameter], settings: AdaptationSettings) -> torch.optim.Optimizer:
     if settings.optimizer == "sgd":
         return torch.optim.SGD(parameters, lr=settings.learning_rate, momentum=0.9)
-    if settings.optimizer == "adamw":
-        return torch.optim.AdamW(parameters, lr=settings.learning_rate)
-    return torch.optim.Adam(parameters, lr=settings.learning_rate)
+    kind = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
+    on_gpu = parameters[0].device.type == "cuda"
+    return kind(parameters, lr=settings.learning_rate, fused=on_gpu or None, capturable=on_gpu)
 
 
 def _copy(module: nn.Module) -> dict[str, Tensor]:

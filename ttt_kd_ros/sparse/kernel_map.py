@@ -65,15 +65,16 @@ class OffsetTable:
     ----------
     sources
         (K, V) int32, row of the input that an offset connects to an output, -1 if there is none.
-    masks
-        (V, 1) int32, bit k set where there is one at offset k; of the first 31 offsets.
     order
         (V,) int32, outputs sorted by their masks, so that neighbours in it lack the same offsets.
+    masks
+        (V, 1) int32, ascending: the mask of each output in this order, bit k set where there is an input at offset k;
+        of the first 31 offsets.
     """
 
     sources: Tensor
-    masks: Tensor
     order: Tensor
+    masks: Tensor
 
 
 @dataclass(frozen=True)
@@ -157,7 +158,8 @@ class KernelMap:
         sources = torch.full((self.offsets, self.outputs), -1, dtype=torch.int32, device=offset.device)
         sources[rows, self.targets] = self.sources.int()
         masks = ((sources >= 0)[:MASK_BITS].long() << offset[:MASK_BITS, None]).sum(dim=0).int()
-        return OffsetTable(sources, masks[:, None], torch.sort(masks, stable=True).indices.int())
+        masks, order = torch.sort(masks, stable=True)
+        return OffsetTable(sources, order.int(), masks[:, None])
 
     @cached_property
     def transposed(self) -> KernelMap:

@@ -15,8 +15,12 @@ from torch import Tensor
 
 from ttt_kd_ros.sparse.kernel_map import KernelMap
 
-MIN_TILE, ROWS, CHANNELS = 16, 64, 64
-"""Least edge of a tile that Triton multiplies; rows and at most channels of the tiles of outputs."""
+MIN_TILE = 16
+"""Least edge of a tile that Triton multiplies."""
+ROWS, COLUMNS = 32, 128
+"""Rows and at most columns of the tiles of outputs (docs/benchmarks.md)."""
+CHANNELS = 64
+"""At most of the edges of the tiles of weight gradients."""
 DEPTH = 32
 """Input channels, or pairs, that are multiplied at once."""
 SPLITS = 16
@@ -39,7 +43,7 @@ def convolve(features: Tensor, weight: Tensor, kernel_map: KernelMap) -> Tensor:
     """(outputs, D) from (inputs, C) and (K, C, D), without a gradient."""
     table, (offsets, depth, width) = kernel_map.by_offset, weight.shape
     output = features.new_empty(kernel_map.outputs, width)
-    columns = _tile(width, CHANNELS)
+    columns = _tile(width, COLUMNS)
     grid = (-(-kernel_map.outputs // ROWS), -(-width // columns))
     _kernels().product[grid](
         features.contiguous(), weight.contiguous(), table.sources, table.order, output, kernel_map.outputs,

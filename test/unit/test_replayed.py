@@ -1,0 +1,93 @@
+"""Steps recorded as CUDA graphs: when they are, and that they move the weights as steps taken one by one do."""
+
+import copy
+
+import pytest
+import torch
+
+from ttt_kd_ros.adaptation import replayed
+from ttt_kd_ros.adaptation.replayed import MIN_LEFT, RECORD, REPLAY, STEP, Replayed
+from ttt_kd_ros.adaptation.session import AdaptationSession
+from ttt_kd_ros.adaptation.settings import SCOPES, AdaptationSettings
+from ttt_kd_ros.adaptation.targets import PointTargets
+
+CUDA = torch.device("cuda")
+
+
+@pytest.fixture
+def unrecordable(monkeypatch):
+    def fails(self):
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    monkeypatch.setattr(Replayed, "_record", fails)
+
+
+def test_without_a_cuda_device_every_time_is_done_anew():
+    done = []
+    step = Replayed(lambda: done.append(1) or torch.zeros(2), torch.device("cpu"))
+    for left in (10, 9, 8):
+        assert step.next(left) == STEP
+        step(STEP)
+    assert len(done) == 3
+
+
+def test_it_is_recorded_once_warm_and_where_enough_is_left():
+    step = Replayed(lambda: torch.zeros(2), CUDA)
+    assert step.next(100) == STEP
+    step(STEP)
+    assert step.next(MIN_LEFT) == RECORD
+    assert step.next(MIN_LEFT - 1) == STEP
+
+
+def test_what_cannot_be_recorded_is_done_anew_and_not_tried_again(unrecordable):
+    step = Replayed(lambda: torch.ones(2), CUDA)
+    step(STEP)
+    with pytest.warns(UserWarning, match=r"one by one.*not permitted when stream is capturing"):
+        assert torch.equal(step(RECORD), torch.ones(2))
+    assert step.next(100) == STEP
+    following = Replayed(lambda: torch.ones(2), CUDA, step)
+    following(STEP)
+    assert following.next(100) == STEP
+
+
+def scans(network, points, device):
+    """Voxels and pairs of two scans of different sizes."""
+    for scan in (points, points[::2].contiguous()):
+        x, _, z = scan.unbind(1)
+        targets = torch.stack([torch.sin(x), torch.cos(x), z, 1 - z], dim=1)
+        yield network.voxel_input(scan.to(device)), PointTargets(torch.arange(len(scan)).to(device), targets.to(device))
+
+
+def weights_after(network, points, settings):
+    """Losses and weights after steps on two scans, and how the last step was done."""
+    session = AdaptationSession(copy.deepcopy(network).to(CUDA), settings)
+    losses, ways = [], []
+    for voxels, pairs in scans(network, points, CUDA):
+        steps = session.begin(voxels, pairs)
+        for count in (2, settings.steps):
+            session.advance(steps, count)
+        losses += steps.kd_losses
+        ways.append(session._scan.step.next(MIN_LEFT))
+    return losses, session._network.backbone.state_dict(), ways
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+@pytest.mark.parametrize("scope", SCOPES)
+def test_replayed_steps_are_those_taken_one_by_one(network, street_points, scope, optimizer, monkeypatch):
+    settings = AdaptationSettings(steps=8, scope=scope, optimizer=optimizer, learning_rate=1e-3, familiar=0.0)
+    losses, weights, ways = weights_after(network, street_points, settings)
+    assert ways == [REPLAY, REPLAY]
+    monkeypatch.setattr(replayed, "MIN_LEFT", settings.steps + 1)
+    expected_losses, expected, ways = weights_after(network, street_points, settings)
+    assert ways == [STEP, STEP]
+    assert losses == pytest.approx(expected_losses, abs=1e-5)
+    for name, value in expected.items():
+        torch.testing.assert_close(weights[name], value, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("method", ["kd", "confident", "tent", "sar"])
+def test_every_method_can_be_recorded(network, street_points, method):
+    settings = AdaptationSettings(steps=6, method=method, familiar=0.0, source_weight=0.1, disagreement_share=0.9)
+    assert weights_after(network, street_points, settings)[2] == [REPLAY, REPLAY]

@@ -1,0 +1,86 @@
+"""Steps as CUDA graphs: recorded once for a scan, they cost what the GPU computes and not what Python says."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ttt_kd_ros.device import free_memory
+
+STEP, RECORD, REPLAY = "step", "record", "replay"
+MIN_LEFT = 3
+"""From how many steps that are still to come a recording, which costs more than a step, is worth it."""
+
+
+class Replayed:
+    """Does the same on the same tensors again and again.
+
+    On CUDA devices it is recorded after the first time, which has compiled and allocated what it needs, and replayed
+    from then on; elsewhere, and where it cannot be recorded, it is done anew each time.
+
+    Parameters
+    ----------
+    function
+        Reads no tensor's value and keeps none of its own tensors; the tensors that it works on stay where they are.
+    device
+        Where it computes.
+    before
+        One that is done with, whose memory the recording takes over.
+    """
+
+    def __init__(self, function: Callable[[], Tensor], device: torch.device, before: Replayed | None = None) -> None:
+        self._function = function
+        self._before = before
+        self._warm = False
+        self._graph: torch.cuda.CUDAGraph | None = None
+        self._result = torch.empty(0)
+        self.recordable: bool = device.type == "cuda" and (before is None or before.recordable)
+        """Whether there is a CUDA device and no recording has failed."""
+
+    def next(self, left: int) -> str:
+        """How it would be done next, with so many times to go: ``step``, ``record`` or ``replay``."""
+        if self._graph is not None:
+            return REPLAY
+        return RECORD if self.recordable and self._warm and left >= MIN_LEFT else STEP
+
+    def __call__(self, how: str) -> Tensor:
+        """Do it once in one of the ways of `next`; the result is valid until the next time."""
+        if how == RECORD:
+            try:
+                self._record()
+            except RuntimeError as error:
+                self._give_up(error)
+        if self._graph is None:
+            self._warm = True
+            return self._function()
+        self._graph.replay()
+        return self._result
+
+    def _record(self) -> None:
+        graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream()
+        pool = self._before.pool if self._before is not None else None
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            graph.capture_begin(pool, capture_error_mode="thread_local")
+            try:
+                self._result = self._function()
+            finally:
+                graph.capture_end()
+        torch.cuda.current_stream().wait_stream(stream)
+        self._graph, self._before = graph, None
+
+    @property
+    def pool(self) -> Any:
+        """The memory of the recording, or of the one before."""
+        if self._graph is not None:
+            return self._graph.pool()
+        return self._before.pool if self._before is not None else None
+
+    def _give_up(self, error: RuntimeError) -> None:
+        self.recordable, self._before = False, None
+        free_memory()
+        warnings.warn(f"steps are taken one by one: they cannot be recorded as a CUDA graph: {error}", stacklevel=4)
