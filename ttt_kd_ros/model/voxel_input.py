@@ -63,5 +63,6 @@ def crop(voxels: VoxelInput, keep: Tensor) -> VoxelInput:
     """
     rank = torch.cumsum(keep, dim=0) - 1
     inverse = torch.where(keep, rank, -1)[voxels.grid.inverse]
-    grid = VoxelGrid(voxels.grid.keys[keep], inverse, voxels.grid.counts[keep])
-    return VoxelInput(grid, voxels.features[keep], voxels.pyramid.crop(keep))
+    rows = keep.nonzero().squeeze(1)
+    grid = VoxelGrid(voxels.grid.keys[rows], inverse, voxels.grid.counts[rows])
+    return VoxelInput(grid, voxels.features[rows], voxels.pyramid.crop(keep))

@@ -1,12 +1,12 @@
 """Which voxels a sparse convolution connects.
 
 A voxel is an int64 key that packs batch, x, y and z so that sorting by key sorts by them in this order. All maps are
-built from sorted keys by binary search, one search per (x, y) column of the kernel.
+built from sorted keys by binary search, one search per (x, y) column of the kernel, in few large operations: on a GPU
+it is their number that counts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate, product
@@ -154,7 +154,7 @@ class KernelMap:
     def by_offset(self) -> OffsetTable:
         """The pairs as a table."""
         offset = torch.arange(self.offsets, device=self.sources.device)
-        rows = offset.repeat_interleave(torch.tensor(self.counts, device=offset.device))
+        rows = offset.repeat_interleave(self.starts.diff(), output_size=len(self.sources))
         sources = torch.full((self.offsets, self.outputs), -1, dtype=torch.int32, device=offset.device)
         sources[rows, self.targets] = self.sources.int()
         masks = ((sources >= 0)[:MASK_BITS].long() << offset[:MASK_BITS, None]).sum(dim=0).int()
@@ -179,32 +179,30 @@ def submanifold_map(keys: Tensor, kernel_size: int) -> KernelMap:
         the input at ``c + (dx, dy, dz)`` to the output at ``c``, as in a dense cross-correlation.
     """
     radius = kernel_size // 2
-    count = kernel_size**3
-    pairs: list[tuple[Tensor, Tensor]] = [(keys[:0], keys[:0])] * count
-    for dx, dy in product(range(-radius, radius + 1), repeat=2):
-        if (dx, dy) < (0, 0):
-            continue
-        first = ((dx + radius) * kernel_size + dy + radius) * kernel_size
-        column = _column_pairs(keys, (dx << _SHIFTS[1]) + (dy << _SHIFTS[2]), radius)
-        for offset, (inputs, outputs) in enumerate(column, start=first):
-            pairs[offset] = (inputs, outputs)
-            pairs[count - 1 - offset] = (outputs, inputs)
-    return KernelMap(*_concatenated(pairs), len(keys), len(keys))
-
-
-def _column_pairs(keys: Tensor, delta: int, radius: int) -> list[tuple[Tensor, Tensor]]:
-    """Pairs (input, output) for the z offsets -radius..radius of one (x, y) column of the kernel."""
-    wanted = keys + (delta - radius)
+    columns = [column for column in product(range(-radius, radius + 1), repeat=2) if column >= (0, 0)]
+    deltas = torch.tensor([(dx << _SHIFTS[1]) + (dy << _SHIFTS[2]) - radius for dx, dy in columns], device=keys.device)
+    wanted = keys + deltas[:, None]
     position = torch.searchsorted(keys, wanted)
-    last = len(keys) - 1
-    pairs = []
-    for _ in range(2 * radius + 1):
-        found = keys[position.clamp(max=last)] == wanted
-        outputs = found.nonzero().squeeze(1)
-        pairs.append((position[outputs], outputs))
-        position = position + found
-        wanted = wanted + 1
-    return pairs
+    there, inputs = [], []
+    for _ in range(kernel_size):
+        there.append(keys[position.clamp(max=len(keys) - 1)] == wanted)
+        inputs.append(position)
+        position, wanted = position + there[-1], wanted + 1
+    sources, targets, counts = _pairs(torch.stack(there, dim=1).view(-1, len(keys)), torch.stack(inputs, dim=1))
+    of_half = slice(None, kernel_size - 1, -1)  # the offsets before the first column are those after it, mirrored
+    return KernelMap(
+        torch.cat([*targets.split(counts)[of_half], sources]),
+        torch.cat([*sources.split(counts)[of_half], targets]),
+        counts[of_half] + counts,
+        len(keys),
+        len(keys),
+    )
+
+
+def _pairs(there: Tensor, inputs: Tensor) -> tuple[Tensor, Tensor, tuple[int, ...]]:
+    """Inputs, outputs and counts of (K, V) places at which an offset has an input for an output."""
+    place = there.flatten().nonzero().squeeze(1)
+    return inputs.flatten().index_select(0, place), place % there.shape[1], tuple(there.sum(dim=1).tolist())
 
 
 def downsampling_map(keys: Tensor) -> tuple[Tensor, KernelMap]:
@@ -228,33 +226,43 @@ def downsampling_map(keys: Tensor) -> tuple[Tensor, KernelMap]:
     coarse_keys, parent = torch.unique(pack(halved), return_inverse=True)
     x, y, z = (coordinates[:, 1:] & 1).unbind(dim=1)
     offset = 4 * x + 2 * y + z
-    rows = [(offset == k).nonzero().squeeze(1) for k in range(8)]
-    pairs = _concatenated([(r, parent[r]) for r in rows])
-    return coarse_keys, KernelMap(*pairs, len(keys), len(coarse_keys))
+    there = offset == torch.arange(8, device=keys.device)[:, None]
+    sources, parents, counts = _pairs(there, torch.arange(len(keys), device=keys.device).expand(8, -1))
+    return coarse_keys, KernelMap(sources, parent.index_select(0, parents), counts, len(keys), len(coarse_keys))
 
 
-def _concatenated(pairs: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor, tuple[int, ...]]:
-    sources, targets = zip(*pairs, strict=True)
-    return torch.cat(sources), torch.cat(targets), tuple(len(rows) for rows in sources)
-
-
-def crop_map(kernel_map: KernelMap, inputs: Tensor, outputs: Tensor) -> KernelMap:
-    """The pairs between the kept voxels: the map that would be built from their keys.
+@dataclass(frozen=True)
+class Kept:
+    """Some of the voxels of a level.
 
     Parameters
     ----------
-    kernel_map
-        Any map.
-    inputs, outputs
-        (inputs,) and (outputs,) bool, voxels to keep.
+    mask
+        (V,) bool.
+    rank
+        (V,) int64, their new rows.
+    count
+        How many they are.
     """
-    kept = inputs.index_select(0, kernel_map.sources) & outputs.index_select(0, kernel_map.targets)
+
+    mask: Tensor
+    rank: Tensor
+    count: int
+
+    @classmethod
+    def of(cls, mask: Tensor) -> Kept:
+        """Those that a (V,) bool mask selects."""
+        return cls(mask, mask.cumsum(dim=0) - 1, int(mask.count_nonzero()))
+
+
+def crop_map(kernel_map: KernelMap, inputs: Kept, outputs: Kept) -> KernelMap:
+    """The pairs between kept voxels: the map that would be built from their keys."""
+    kept = inputs.mask.index_select(0, kernel_map.sources) & outputs.mask.index_select(0, kernel_map.targets)
     pairs = kept.nonzero().squeeze(1)
-    input_row, output_row = inputs.cumsum(dim=0) - 1, outputs.cumsum(dim=0) - 1
     return KernelMap(
-        input_row.index_select(0, kernel_map.sources.index_select(0, pairs)),
-        output_row.index_select(0, kernel_map.targets.index_select(0, pairs)),
+        inputs.rank.index_select(0, kernel_map.sources.index_select(0, pairs)),
+        outputs.rank.index_select(0, kernel_map.targets.index_select(0, pairs)),
         tuple(torch.searchsorted(pairs, kernel_map.starts).diff().tolist()),
-        int(inputs.count_nonzero()),
-        int(outputs.count_nonzero()),
+        inputs.count,
+        outputs.count,
     )

@@ -7,7 +7,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ttt_kd_ros.sparse.kernel_map import COORDINATE_LIMIT, KernelMap, crop_map, downsampling_map, pack, submanifold_map
+from ttt_kd_ros.sparse.kernel_map import (
+    COORDINATE_LIMIT,
+    Kept,
+    KernelMap,
+    crop_map,
+    downsampling_map,
+    pack,
+    submanifold_map,
+)
 
 
 @dataclass(frozen=True)
@@ -93,14 +101,16 @@ class Pyramid:
         keep
             (V,) bool, voxels of the finest level to keep; a coarse voxel stays if it holds one of them.
         """
-        neighbours, down = [crop_map(self.neighbours[0], keep, keep)], []
-        stem = neighbours[0] if self.stem is self.neighbours[0] else crop_map(self.stem, keep, keep)
+        fine = Kept.of(keep)
+        neighbours, down = [crop_map(self.neighbours[0], fine, fine)], []
+        stem = neighbours[0] if self.stem is self.neighbours[0] else crop_map(self.stem, fine, fine)
         for kernel_map, same_level in zip(self.down, self.neighbours[1:], strict=True):
-            coarse = keep.new_zeros(kernel_map.outputs)
-            coarse[kernel_map.targets[keep[kernel_map.sources]]] = True
-            down.append(crop_map(kernel_map, keep, coarse))
+            held = keep.new_zeros(kernel_map.outputs)
+            held[kernel_map.targets[fine.mask[kernel_map.sources]]] = True
+            coarse = Kept.of(held)
+            down.append(crop_map(kernel_map, fine, coarse))
             neighbours.append(crop_map(same_level, coarse, coarse))
-            keep = coarse
+            fine = coarse
         return Pyramid(stem, tuple(neighbours), tuple(down))
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import deque
 
+import torch
 from torch import Tensor
 
-from ttt_kd_ros.teacher.features import FeatureGrid, fingerprint
+from ttt_kd_ros.teacher.features import FeatureGrid
 from ttt_kd_ros.teacher.load import Teacher
 
 PICTURES = 8
@@ -16,7 +17,7 @@ PICTURES = 8
 class RememberingTeacher:
     """A teacher that describes each of the last pictures once.
 
-    A picture is known by a hash of its pixels, which takes a hundredth of the smallest teacher's time.
+    Pictures are compared pixel by pixel, which ends at the first that differs and is cheap on a GPU.
 
     Parameters
     ----------
@@ -31,15 +32,15 @@ class RememberingTeacher:
         self.feature_size = teacher.feature_size
         self.long_side = teacher.long_side
         self._teacher = teacher
-        self._pictures = pictures
-        self._features: OrderedDict[str, tuple[FeatureGrid, ...]] = OrderedDict()
+        self._seen: deque[tuple[Tensor, tuple[FeatureGrid, ...]]] = deque(maxlen=pictures)
 
     def features(self, image: Tensor) -> tuple[FeatureGrid, ...]:
         """Feature grids of one picture, (H, W, 3) uint8 RGB on the teacher's device, as constants for autograd."""
-        key = fingerprint(image)
-        if key not in self._features:
-            self._features[key] = self._teacher.features(image)
-        self._features.move_to_end(key)
-        while len(self._features) > self._pictures:
-            self._features.popitem(last=False)
-        return self._features[key]
+        for place, (picture, grids) in enumerate(self._seen):
+            if torch.equal(image, picture):
+                del self._seen[place]
+                break
+        else:
+            picture, grids = image.clone(), self._teacher.features(image)
+        self._seen.appendleft((picture, grids))
+        return grids
