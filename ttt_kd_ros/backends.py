@@ -2,5 +2,7 @@
 
 SPARSE_BACKENDS = ("auto", "torch", "spconv", "triton")
 """Of sparse convolutions; see `ttt_kd_ros.model.sparse_backend`."""
+MATMUL_PRECISIONS = ("highest", "high")
+"""Of products of float32 matrices on GPUs, as `torch.set_float32_matmul_precision` names them."""
 TEACHER_BACKENDS = ("torch", "openvino")
 """Of the image model; see `ttt_kd_ros.teacher.load`."""

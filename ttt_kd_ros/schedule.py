@@ -177,6 +177,7 @@ def load_scheduled(
     device: str = "cpu",
     threads: int = 0,
     sparse_backend: str = "auto",
+    float32_matmul_precision: str = "highest",
     teacher_backend: str = "torch",
 ) -> ScheduledSegmenter:
     """Load a segmenter of a stream of scans; the parameters are those of `load_segmenter`.
@@ -189,6 +190,7 @@ def load_scheduled(
         "device": device,
         "threads": threads,
         "sparse_backend": sparse_backend,
+        "float32_matmul_precision": float32_matmul_precision,
         "teacher_backend": teacher_backend,
     }
     segmenter = load_segmenter(settings=settings, **how)  # type: ignore[arg-type]

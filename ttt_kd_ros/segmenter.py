@@ -20,6 +20,7 @@ from ttt_kd_ros.adaptation.methods import NEEDS_TEACHER
 from ttt_kd_ros.adaptation.session import AdaptationSession, Steps
 from ttt_kd_ros.adaptation.settings import AdaptationSettings
 from ttt_kd_ros.adaptation.targets import PointTargets, point_targets, voxel_targets
+from ttt_kd_ros.backends import MATMUL_PRECISIONS
 from ttt_kd_ros.classes import ClassList
 from ttt_kd_ros.device import find_device, free_memory
 from ttt_kd_ros.errors import CheckpointError, InputError, TeacherError
@@ -380,6 +381,7 @@ def load_segmenter(
     device: str = "cpu",
     threads: int = 0,
     sparse_backend: str = "auto",
+    float32_matmul_precision: str = "highest",
     teacher_backend: str = "torch",
 ) -> Segmenter:
     """Load a checkpoint and, unless adaptation is off, its teacher.
@@ -399,6 +401,9 @@ def load_segmenter(
     sparse_backend
         What computes sparse convolutions: ``torch``, ``spconv``, ``triton``, or ``auto``: the fastest of those that
         are installed and give the same results.
+    float32_matmul_precision
+        Of this process, on GPUs (`torch.set_float32_matmul_precision`): ``highest``, or ``high``, which multiplies in
+        TF32.
     teacher_backend
         What computes the teacher: ``torch``, or ``openvino`` on the CPU.
 
@@ -414,6 +419,9 @@ def load_segmenter(
     target = find_device(device)
     if threads:
         torch.set_num_threads(threads)
+    if float32_matmul_precision not in MATMUL_PRECISIONS:
+        raise InputError(f"float32_matmul_precision is '{float32_matmul_precision}'; use highest or high")
+    torch.set_float32_matmul_precision(float32_matmul_precision)
     network, manifest = load_checkpoint(checkpoint or embedded_checkpoint())
     network.to(target).eval()
     use_sparse_backend(sparse_backend, network)

@@ -195,3 +195,16 @@ def test_an_unknown_distortion_model_without_distortion_is_a_pinhole_camera():
     camera = Camera(1242, 375, K, (0.0, 0.0), "omni")
     points = torch.from_numpy(points_in_front())
     torch.testing.assert_close(project(camera, points)[0], project(Camera(1242, 375, K), points)[0])
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_points_are_moved_exactly_even_where_tf32_is_allowed():
+    rotation, _ = cv2.Rodrigues(np.array([0.1, -0.2, 0.3]))
+    T = rigid(rotation, np.array([100.0, -20.0, 3.0]))
+    points = torch.rand(1000, 3) * torch.tensor([200.0, 100.0, 10.0])
+    torch.set_float32_matmul_precision("high")
+    try:
+        moved = transform_points(T, points.cuda()).cpu()
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    torch.testing.assert_close(moved, transform_points(T, points), rtol=0, atol=1e-4)

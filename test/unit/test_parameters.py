@@ -140,6 +140,7 @@ def test_only_parameters_of_processing_may_change_at_any_time():
             "device",
             "threads",
             "sparse_backend",
+            "float32_matmul_precision",
             "teacher_backend",
             "points_topic",
             "base_frame",

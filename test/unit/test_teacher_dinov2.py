@@ -362,3 +362,14 @@ def test_loading_prints_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str
     capfd.readouterr()
     load_teacher(f"dinov2:{tmp_path}")
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_it_computes_in_bfloat16_with_nearly_the_same_features(tmp_path):
+    directory = saved(small_model(), tmp_path)
+    image = picture(140, 210)
+    (exact,) = load_teacher(f"dinov2:{directory}").features(image)
+    (found,) = load_teacher(f"dinov2:{directory}", device="cuda").features(image.cuda())
+    assert found.values.dtype == torch.float32
+    cosine = functional.cosine_similarity(found.values.cpu().flatten(1), exact.values.flatten(1), dim=0)
+    assert cosine.min() > 0.999

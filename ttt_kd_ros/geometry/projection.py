@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from ttt_kd_ros.frame import Camera
 from ttt_kd_ros.geometry.distortion import equidistant, pinhole, radial_tangential
+from ttt_kd_ros.geometry.transforms import affine
 
 
 def scale_camera(camera: Camera, width: int, height: int) -> Camera:
@@ -44,8 +44,7 @@ def project(camera: Camera, points: Tensor) -> tuple[Tensor, Tensor]:
         may be behind the camera plane.
     """
     plane, in_range = _through_lens(camera, points)
-    K = torch.as_tensor(camera.K, dtype=torch.float64).to(points)
-    pixels = plane @ K[:2, :2].T + K[:2, 2]
+    pixels = affine(plane, camera.K[:2, :2], camera.K[:2, 2])
     u, v = pixels.unbind(dim=1)
     inside = (u >= -0.5) & (u < camera.width - 0.5) & (v >= -0.5) & (v < camera.height - 0.5)
     return pixels, in_range & inside

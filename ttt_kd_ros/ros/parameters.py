@@ -22,7 +22,7 @@ from ttt_kd_ros.adaptation.settings import (
     SCOPES,
     AdaptationSettings,
 )
-from ttt_kd_ros.backends import SPARSE_BACKENDS, TEACHER_BACKENDS
+from ttt_kd_ros.backends import MATMUL_PRECISIONS, SPARSE_BACKENDS, TEACHER_BACKENDS
 from ttt_kd_ros.errors import InputError
 from ttt_kd_ros.ros.collector import Timing
 
@@ -134,6 +134,13 @@ PARAMETERS: tuple[Parameter, ...] = (
         "What computes sparse convolutions; spconv and triton need a CUDA device and are used only if they give the "
         "same results as torch when the model is loaded; `auto`: the fastest of those that do.",
         choices=SPARSE_BACKENDS,
+    ),
+    Parameter(
+        "float32_matmul_precision",
+        "highest",
+        "Of matrix products on a GPU, as `torch.set_float32_matmul_precision` has it; `high`: in TF32, faster for "
+        "large networks, with relative errors of 1e-3.",
+        choices=MATMUL_PRECISIONS,
     ),
     Parameter(
         "teacher_backend",
@@ -427,6 +434,7 @@ class NodeSettings:
     device: str
     threads: int
     sparse_backend: str
+    float32_matmul_precision: str
     teacher_backend: str
     points_topic: str
     base_frame: str
@@ -450,6 +458,7 @@ class NodeSettings:
             "device": self.device,
             "threads": self.threads,
             "sparse_backend": self.sparse_backend,
+            "float32_matmul_precision": self.float32_matmul_precision,
             "teacher_backend": self.teacher_backend,
         }
 
@@ -511,6 +520,7 @@ def settings_from(values: Mapping[str, Any]) -> NodeSettings:
         device=values["device"],
         threads=values["threads"],
         sparse_backend=values["sparse_backend"],
+        float32_matmul_precision=values["float32_matmul_precision"],
         teacher_backend=values["teacher_backend"],
         points_topic=values["points_topic"],
         base_frame=values["base_frame"],

@@ -69,6 +69,7 @@ def dinov2(source: str, *, long_side: int | None = None) -> FrozenTeacher:
         mean=MEAN,
         std=STD,
         long_side=LONG_SIDE if long_side is None else long_side,
+        in_bfloat16=True,
     )
 
 

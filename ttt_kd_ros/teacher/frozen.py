@@ -53,6 +53,8 @@ class FrozenTeacher(nn.Module):
         Normalisation of each colour that `network` was trained with, in 0..255.
     long_side
         Long side of the pictures that `network` gets [px]; 0 keeps their size.
+    in_bfloat16
+        Whether `network` computes in bfloat16 on GPUs that know it.
 
     Raises
     ------
@@ -72,6 +74,7 @@ class FrozenTeacher(nn.Module):
         mean: tuple[float, float, float],
         std: tuple[float, float, float],
         long_side: int,
+        in_bfloat16: bool = False,
     ) -> None:
         super().__init__()
         if long_side < 0:
@@ -80,6 +83,7 @@ class FrozenTeacher(nn.Module):
         self.feature_size = sum(level.channels for level in levels)
         self.long_side = long_side
         self.levels = tuple(levels)
+        self.in_bfloat16 = in_bfloat16
         self.network = network
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1))
@@ -119,10 +123,12 @@ class FrozenTeacher(nn.Module):
         picture = functional.interpolate(
             image.permute(2, 0, 1)[None].float(), (rows, columns), mode="bilinear", antialias=True
         )
-        outputs = self.network((picture - self.mean) / self.std)
+        half = self.in_bfloat16 and image.is_cuda and torch.cuda.is_bf16_supported(including_emulation=False)
+        with torch.autocast(image.device.type, torch.bfloat16, enabled=half):
+            outputs = self.network((picture - self.mean) / self.std)
         return tuple(
             FeatureGrid(
-                values,
+                values.float(),
                 (columns / (width * level.stride), rows / (height * level.stride)),
                 (-level.first / level.stride, -level.first / level.stride),
             )

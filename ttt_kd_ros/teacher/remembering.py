@@ -36,11 +36,11 @@ class RememberingTeacher:
 
     def features(self, image: Tensor) -> tuple[FeatureGrid, ...]:
         """Feature grids of one picture, (H, W, 3) uint8 RGB on the teacher's device, as constants for autograd."""
-        for place, (picture, grids) in enumerate(self._seen):
-            if torch.equal(image, picture):
+        for place, entry in enumerate(self._seen):
+            if torch.equal(image, entry[0]):
                 del self._seen[place]
                 break
         else:
-            picture, grids = image.clone(), self._teacher.features(image)
-        self._seen.appendleft((picture, grids))
-        return grids
+            entry = image.clone(), self._teacher.features(image)
+        self._seen.appendleft(entry)
+        return entry[1]
