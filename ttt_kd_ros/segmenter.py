@@ -238,7 +238,8 @@ class Segmenter:
                 answer = self._expand(valid, voxels.grid.inverse, labels, confidence)
             version = 0 if report.reset_by else version
             answers.append(Segmentation(*answer, report, dict(stage.timings_ms)))
-            self.pace.add("predict", stage.timings_ms.pop("predict") / 1e3)
+            predictions = 2 if steps.reach is not None and self._weight_version else 1
+            self.pace.add("predict", stage.timings_ms.pop("predict") / 1e3 / predictions)
         if steps.stopped_by == "out of memory" and not self._source_only:
             self._need_less_memory()
         if answers[-1].adaptation.steps and self._session.settings.mode == "offline":

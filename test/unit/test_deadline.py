@@ -115,6 +115,16 @@ def test_as_many_steps_are_taken_as_end_in_time(segmenter, frame, clock):
         assert due - FORWARD_S < clock() <= due
 
 
+def test_a_scan_that_is_not_trusted_keeps_time_for_the_source_model_s_labels(segmenter, frame, clock):
+    first_scans(segmenter, frame, clock, scans=4)
+    for trust in (1.0, 0.0, 1.0):
+        segmenter.configure(replace(segmenter.settings, trust=trust))
+        due = clock() + 0.2
+        report = segmenter.segment(frame, due).adaptation
+        assert (report.trusted, report.stopped_by) == (not trust, "deadline")
+        assert due - FORWARD_S < clock() <= due
+
+
 def test_what_the_teacher_needs_for_the_first_picture_of_a_size_does_not_count(segmenter, frame, clock):
     features, met = segmenter._teacher.features, set()
 

@@ -281,14 +281,18 @@ class AdaptationSession:
         if self.settings.budget_ms and (self._clock() - scan.start) * 1e3 >= self.settings.budget_ms:
             return "budget"
         how = scan.step.next(left)
-        if not self.pace.fits(scan.due, how):
-            if how != RECORD or not self.pace.fits(scan.due, STEP):
+        if not self._fits(scan, steps, how):
+            if how != RECORD or not self._fits(scan, steps, STEP):
                 return "deadline"
             how = STEP
         start = self._clock()
         outcome = self._move(scan, steps, how)
         self.pace.add(how, self._clock() - start)
         return outcome
+
+    def _fits(self, scan: _Scan, steps: Steps, how: str) -> bool:
+        """Whether a step and the predictions end in time: two where the source model labels what is out of reach."""
+        return self.pace.fits(scan.due, how, *(() if steps.reach is None else ("predict",)))
 
     def _move(self, scan: _Scan, steps: Steps, how: str) -> str:
         """Move the weights once; returns ``steps``, or ``not finite``."""
