@@ -5,6 +5,7 @@ import json
 import time
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -13,11 +14,12 @@ from stripes import StripesTeacher, camera_view
 from ttt_kd_ros.adaptation.settings import AdaptationSettings
 from ttt_kd_ros.benchmark.limits import Machine, Work, forward_work, measure_machine, step_work
 from ttt_kd_ros.benchmark.margins import gradient_cosines
+from ttt_kd_ros.benchmark.plot import write_scaling
 from ttt_kd_ros.benchmark.report import text
 from ttt_kd_ros.benchmark.run import benchmark
 from ttt_kd_ros.benchmark.scaling import scaling
 from ttt_kd_ros.benchmark.sparse_backends import NAIVE, compare_backends
-from ttt_kd_ros.benchmark.stages import STEP, STEP_ALL, STEP_PLAIN, Stage, measure, prepare, ratios
+from ttt_kd_ros.benchmark.stages import STEP, STEP_ALL, STEP_PLAIN, Stage, Timing, measure, prepare, ratios
 from ttt_kd_ros.cli import main
 from ttt_kd_ros.frame import Frame, Scan
 from ttt_kd_ros.model.sparse_backend import MODULES
@@ -136,6 +138,13 @@ def test_scaling_runs_on_as_many_voxels_as_asked_for(network, street_points):
     assert list(result) == [500, 9000]
     assert all(list(stages) == ["voxelise", "kernel maps", "forward", STEP_ALL] for stages in result.values())
     assert result[9000]["forward"].limit > 10 * result[500]["forward"].limit
+
+
+def test_scaling_is_drawn(tmp_path):
+    timing = Timing(2.0, 1.0, 3.0, None)
+    write_scaling(tmp_path / "scaling.png", {500: {"forward": timing}, 1000: {"forward": timing}}, "a drive")
+    height, width, _ = cv2.imread(str(tmp_path / "scaling.png")).shape
+    assert (width, height) == (720, 540)
 
 
 @pytest.mark.parametrize("option", [["--frames", "0"], ["--repeats", "0"], ["--steps", "0"], ["--threads", "-1"]])

@@ -1,6 +1,7 @@
 """Steps recorded as CUDA graphs: when they are, and that they move the weights as steps taken one by one do."""
 
 import copy
+import weakref
 
 import pytest
 import torch
@@ -48,6 +49,18 @@ def test_what_cannot_be_recorded_is_done_anew_and_not_tried_again(unrecordable):
     following = Replayed(lambda: torch.ones(2), CUDA, step)
     following(STEP)
     assert following.next(100) == STEP
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_none_keeps_what_the_ones_before_worked_on(device):
+    step, worked_on = None, []
+    for _ in range(3):
+        tensor = torch.zeros(2)
+        worked_on.append(weakref.ref(tensor))
+        step = Replayed(tensor.clone, torch.device(device), step)
+        step(STEP)
+        del tensor
+    assert [ref() is not None for ref in worked_on] == [False, False, True]
 
 
 def scans(network, points, device):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -34,7 +33,8 @@ class Replayed:
 
     def __init__(self, function: Callable[[], Tensor], device: torch.device, before: Replayed | None = None) -> None:
         self._function = function
-        self._before = before
+        self._device = device
+        self._memory = before.memory if before is not None else None
         self._warm = False
         self._graph: torch.cuda.CUDAGraph | None = None
         self._result = torch.empty(0)
@@ -61,26 +61,25 @@ class Replayed:
         return self._result
 
     def _record(self) -> None:
-        graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream()
-        pool = self._before.pool if self._before is not None else None
-        stream.wait_stream(torch.cuda.current_stream())
+        graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream(self._device)
+        usual = torch.cuda.current_stream(self._device)
+        pool = self._memory.pool() if self._memory is not None else None
+        stream.wait_stream(usual)
         with torch.cuda.stream(stream):
             graph.capture_begin(pool, capture_error_mode="thread_local")
             try:
                 self._result = self._function()
             finally:
                 graph.capture_end()
-        torch.cuda.current_stream().wait_stream(stream)
-        self._graph, self._before = graph, None
+        usual.wait_stream(stream)
+        self._graph = self._memory = graph
 
     @property
-    def pool(self) -> Any:
-        """The memory of the recording, or of the one before."""
-        if self._graph is not None:
-            return self._graph.pool()
-        return self._before.pool if self._before is not None else None
+    def memory(self) -> torch.cuda.CUDAGraph | None:
+        """The recording whose memory the next one takes over: its own, or the last one before."""
+        return self._memory
 
     def _give_up(self, error: RuntimeError) -> None:
-        self.recordable, self._before = False, None
+        self.recordable, self._memory = False, None
         free_memory()
         warnings.warn(f"steps are taken one by one: they cannot be recorded as a CUDA graph: {error}", stacklevel=4)

@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="also compare what can compute the sparse convolutions, on 20,000 to 200,000 voxels",
     )
-    parser.add_argument("--out", type=Path, metavar="DIR", help="write DIR/result.json")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="write DIR/result.json and the plot of --scaling")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -49,6 +49,7 @@ def run(args: argparse.Namespace) -> int:
 
     from ttt_kd_ros.adaptation.settings import AdaptationSettings
     from ttt_kd_ros.benchmark.limits import measure_machine
+    from ttt_kd_ros.benchmark.plot import write_scaling
     from ttt_kd_ros.benchmark.report import machine_line, text
     from ttt_kd_ros.benchmark.run import benchmark
     from ttt_kd_ros.data import open_folder
@@ -96,4 +97,6 @@ def run(args: argparse.Namespace) -> int:
             "folders": [result.to_dict() for result in results],
         }
         (args.out / "result.json").write_text(json.dumps(content, indent=1) + "\n")
+        for result in results if args.scaling else ():
+            write_scaling(args.out / f"scaling_{result.data}.png", result.scaling, f"{result.data}, {machine.name}")
     return 0

@@ -45,10 +45,11 @@ def convolve(features: Tensor, weight: Tensor, kernel_map: KernelMap) -> Tensor:
     output = features.new_empty(kernel_map.outputs, width)
     columns = _tile(width, COLUMNS)
     grid = (-(-kernel_map.outputs // ROWS), -(-width // columns))
-    _kernels().product[grid](
-        features.contiguous(), weight.contiguous(), table.sources, table.order, output, kernel_map.outputs,
-        depth, width, offsets, ROWS, columns, _tile(depth, DEPTH), _precision(),
-    )  # fmt: skip
+    with torch.cuda.device_of(features):  # Triton launches on the current device
+        _kernels().product[grid](
+            features.contiguous(), weight.contiguous(), table.sources, table.order, output, kernel_map.outputs,
+            depth, width, offsets, ROWS, columns, _tile(depth, DEPTH), _precision(),
+        )  # fmt: skip
     return output
 
 
@@ -58,10 +59,11 @@ def weight_gradient(features: Tensor, gradient: Tensor, weight: Tensor, kernel_m
     partial = torch.empty(SPLITS, offsets, depth, width, dtype=torch.float32, device=weight.device)
     rows, columns = _tile(depth, CHANNELS), _tile(width, CHANNELS)
     grid = (offsets, SPLITS, -(-depth // rows) * -(-width // columns))
-    _kernels().weight_gradient[grid](
-        features.contiguous(), gradient.contiguous(), kernel_map.sources, kernel_map.targets, kernel_map.starts,
-        partial, depth, width, rows, columns, DEPTH, _precision(),
-    )  # fmt: skip
+    with torch.cuda.device_of(features):
+        _kernels().weight_gradient[grid](
+            features.contiguous(), gradient.contiguous(), kernel_map.sources, kernel_map.targets, kernel_map.starts,
+            partial, depth, width, rows, columns, DEPTH, _precision(),
+        )  # fmt: skip
     return partial.sum(dim=0).to(weight.dtype)
 
 

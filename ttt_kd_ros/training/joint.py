@@ -20,6 +20,7 @@ from ttt_kd_ros.adaptation.targets import voxel_targets
 from ttt_kd_ros.errors import InputError
 from ttt_kd_ros.frame import IGNORE_LABEL
 from ttt_kd_ros.model.network import Network
+from ttt_kd_ros.model.sparse_backend import use_sparse_backend
 from ttt_kd_ros.training.adaptability import mean_adaptability
 from ttt_kd_ros.training.batches import Batch, Steps
 from ttt_kd_ros.training.config import TrainingConfig
@@ -80,6 +81,16 @@ class JointTraining(lightning.LightningModule):
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         """Batches are values: they move as a whole."""
         return batch.to(device)
+
+    def on_fit_start(self) -> None:
+        """Let the fastest right backend compute the sparse convolutions on this device."""
+        self.network.eval()
+        use_sparse_backend("auto", self.network)
+        self.network.train()
+
+    def on_fit_end(self) -> None:
+        """Leave them to PyTorch, which computes on every device."""
+        use_sparse_backend("torch", self.network)
 
     def training_step(self, batch: Batch) -> Tensor:
         """Loss of one batch."""
