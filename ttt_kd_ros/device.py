@@ -31,7 +31,8 @@ def device_name(device: torch.device) -> str:
     """What people call it."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"CPU, {torch.get_num_threads()} threads"
+    threads = torch.get_num_threads()
+    return f"CPU, {threads} thread{'s' if threads > 1 else ''}"
 
 
 def finished_at(device: torch.device) -> float:
