@@ -8,7 +8,7 @@ from pathlib import Path
 HELP = "time each stage on data folders, beside slower ways and the machine's limits"
 EPILOG = """
 Each stage takes turns with the others on the same frames; the table gives median and quartiles, and the time that the
-operations and bytes it cannot do without would take at the rates measured on this machine. Steps move the batch norms.
+operations and bytes it cannot do without would take at the rates measured on this machine.
 
 example:
   ttt_kd benchmark data/kitti_raw_0926 data/nuscenes_6cam --out speed
@@ -22,6 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--frames", type=int, default=3, metavar="N", help="frames of each folder (default: 3)")
     parser.add_argument("--repeats", type=int, default=5, metavar="N", help="runs on each frame (default: 5)")
     parser.add_argument("--steps", type=int, default=5, metavar="N", help="gradient steps on each scan (default: 5)")
+    parser.add_argument("--scope", default="all", metavar="NAME", help="weights that the steps move (default: all)")
     parser.add_argument("--device", default="cpu", metavar="NAME", help="cpu, cuda or cuda:<index> (default: cpu)")
     parser.add_argument("--threads", type=int, default=0, metavar="N", help="CPU threads (default: torch's choice)")
     parser.add_argument(
@@ -75,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
     spec = manifest.network.teacher
     teacher = load_teacher(spec.source, long_side=spec.long_side, device=device)
     folders = [open_folder(path, network.config.classes) for path in args.folders]
-    settings = AdaptationSettings(steps=args.steps)
+    settings = AdaptationSettings(steps=args.steps, scope=args.scope)
     machine = measure_machine(device, clock)
     print(f"{machine_line(machine)}, sparse backend {used}")
     results = []

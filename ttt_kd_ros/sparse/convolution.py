@@ -24,13 +24,9 @@ class _SparseConvolution(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         features, weight = ctx.saved_tensors
-        gradient = gradient.contiguous()
-        features_gradient = weight_gradient = None
-        if ctx.needs_input_grad[0]:
-            features_gradient = products.convolve(gradient, weight.transpose(1, 2), ctx.kernel_map.transposed)
-        if ctx.needs_input_grad[1]:
-            weight_gradient = products.weight_gradient(features, gradient, weight, ctx.kernel_map)
-        return features_gradient, weight_gradient, None
+        transposed = weight.transpose(1, 2)
+        needs = ctx.needs_input_grad[:2]
+        return *_gradients(features, gradient.contiguous(), weight, transposed, ctx.kernel_map, needs), None
 
 
 class _ConvolutionNormReLU(torch.autograd.Function):
@@ -60,17 +56,33 @@ class _ConvolutionNormReLU(torch.autograd.Function):
         features, weight, scale, convolved, output = ctx.saved_tensors
         needs = ctx.needs_input_grad
         gradient = torch.ops.aten.threshold_backward(gradient.contiguous(), output, 0)
-        features_gradient = weight_gradient = scale_gradient = shift_gradient = None
-        if needs[0]:
-            scaled = (weight * scale).transpose(1, 2)
-            features_gradient = products.convolve(gradient, scaled, ctx.kernel_map.transposed)
-        if needs[1]:
-            weight_gradient = products.weight_gradient(features, gradient, weight, ctx.kernel_map) * scale
-        if needs[2]:
-            scale_gradient = (gradient * convolved).sum(dim=0)
-        if needs[3]:
-            shift_gradient = gradient.sum(dim=0)
-        return features_gradient, weight_gradient, scale_gradient, shift_gradient, gradient if needs[4] else None, None
+        transposed = (weight * scale).transpose(1, 2)
+        of_features, of_weight = _gradients(features, gradient, weight, transposed, ctx.kernel_map, needs[:2])
+        return (
+            of_features,
+            None if of_weight is None else of_weight * scale,
+            (gradient * convolved).sum(dim=0) if needs[2] else None,
+            gradient.sum(dim=0) if needs[3] else None,
+            gradient if needs[4] else None,
+            None,
+        )
+
+
+def _gradients(
+    features: Tensor | None,
+    gradient: Tensor,
+    weight: Tensor,
+    transposed: Tensor,
+    kernel_map: KernelMap,
+    needs: tuple[bool, ...],
+) -> tuple[Tensor | None, Tensor | None]:
+    """Gradients of the features and of the weight, as far as they are needed."""
+    if features is not None and all(needs):
+        return products.gradients(features, gradient, weight, transposed, kernel_map)
+    return (
+        products.convolve(gradient, transposed, kernel_map.transposed) if needs[0] else None,
+        None if features is None else products.weight_gradient(features, gradient, weight, kernel_map),
+    )
 
 
 def sparse_convolution(features: Tensor, weight: Tensor, kernel_map: KernelMap) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ttt_kd_ros.sparse.kernel_map import KernelMap
+from ttt_kd_ros.sparse.kernel_map import Grouping, KernelMap
 
 
 class _Memory(threading.local):
@@ -50,12 +50,30 @@ def convolve(features: Tensor, weight: Tensor, kernel_map: KernelMap) -> Tensor:
     matrices, parts = weight.unbind(), products.split([pairs.count for pairs in kernel_map.connected])
     for pairs, part in zip(kernel_map.connected, parts, strict=True):
         torch.mm(_select(features, pairs.sources), matrices[pairs.offset], out=part)
-    groups = kernel_map.by_target
+    return _summed(products, kernel_map.by_target)
+
+
+def _summed(products: Tensor, groups: Grouping) -> Tensor:
     return F.embedding_bag(groups.pairs, products, groups.bounds, mode="sum", include_last_offset=True)
 
 
 def _select(features: Tensor, rows: Tensor | None) -> Tensor:
     return features if rows is None else features.index_select(0, rows)
+
+
+def gradients(
+    features: Tensor, gradient: Tensor, weight: Tensor, transposed: Tensor, kernel_map: KernelMap
+) -> tuple[Tensor, Tensor]:
+    """Gradients of features and weight at once, which gathers the outputs' once; see `products.gradients`."""
+    products = _memory.rows(len(kernel_map.sources), gradient, transposed.shape[2])
+    matrices, parts = transposed.unbind(), products.split([pairs.count for pairs in kernel_map.connected])
+    result = torch.zeros_like(weight)
+    of_weight = result.unbind()
+    for pairs, part in zip(kernel_map.connected, parts, strict=True):
+        gathered = _select(gradient, pairs.targets)
+        torch.mm(gathered, matrices[pairs.offset], out=part)
+        torch.mm(_select(features, pairs.sources).T, gathered, out=of_weight[pairs.offset])
+    return _summed(products, kernel_map.transposed.by_target), result
 
 
 def weight_gradient(features: Tensor, gradient: Tensor, weight: Tensor, kernel_map: KernelMap) -> Tensor:

@@ -46,6 +46,31 @@ def weight_gradient(features: Tensor, gradient: Tensor, weight: Tensor, kernel_m
     return _for(features, kernel_map).weight_gradient(features, gradient, weight, kernel_map)
 
 
+def gradients(
+    features: Tensor, gradient: Tensor, weight: Tensor, transposed: Tensor, kernel_map: KernelMap
+) -> tuple[Tensor, Tensor]:
+    """Gradients of the features and of the weight.
+
+    Parameters
+    ----------
+    features, gradient
+        (inputs, C), and (outputs, D) of the outputs.
+    weight
+        (K, C, D).
+    transposed
+        (K, D, C), what the outputs' gradient is multiplied with for the features'.
+    kernel_map
+        Map with K offsets.
+    """
+    module = _for(gradient, kernel_map)
+    if module is plain:
+        return plain.gradients(features, gradient, weight, transposed, kernel_map)
+    return (
+        module.convolve(gradient, transposed, kernel_map.transposed),
+        module.weight_gradient(features, gradient, weight, kernel_map),
+    )
+
+
 def _for(features: Tensor, kernel_map: KernelMap) -> Products:
     there = kernel_map.outputs and kernel_map.inputs
     return _chosen if there and _chosen.suits(features, kernel_map) else plain
