@@ -12,7 +12,9 @@ from ttt_kd_ros.segmenter import Segmenter
 TWICE = 2
 """What runs for the first time is slow and does not count (`RunningCost`)."""
 
-GROW_WITH_THE_SCAN = ("statistics", "begin", "step")
+STEPS = 3
+"""On a scan: the first one, on a GPU one that is recorded and one that is replayed."""
+GROW_WITH_THE_SCAN = ("statistics", "begin", "step", "record", "replay")
 
 
 def warm_up(segmenter: Segmenter) -> None:
@@ -29,7 +31,7 @@ def warm_up(segmenter: Segmenter) -> None:
     settings = segmenter.settings
     if settings.mode == "off":
         return
-    segmenter.configure(replace(settings, mode="offline", schedule="before", steps=TWICE, familiar=0.0, min_pairs=1))
+    segmenter.configure(replace(settings, mode="offline", schedule="before", steps=STEPS, familiar=0.0, min_pairs=1))
     for seed in range(TWICE):
         segmenter.segment(made_frame(seed))
     segmenter.configure(settings)

@@ -11,8 +11,8 @@ from torch import Tensor
 from ttt_kd_ros.device import free_memory
 
 STEP, RECORD, REPLAY = "step", "record", "replay"
-MIN_LEFT = 3
-"""From how many steps that are still to come a recording, which costs more than a step, is worth it."""
+MIN_LEFT = 2
+"""From how many steps that are still to come recording is worth it: it takes as long as a step (docs/benchmarks.md)."""
 
 
 class Replayed:
