@@ -238,7 +238,7 @@ class Segmenter:
                 answer = self._expand(valid, voxels.grid.inverse, labels, confidence)
             version = 0 if report.reset_by else version
             answers.append(Segmentation(*answer, report, dict(stage.timings_ms)))
-            predictions = 2 if steps.reach is not None and self._weight_version else 1
+            predictions = 1 if self._reach(steps) is None else 2
             self.pace.add("predict", stage.timings_ms.pop("predict") / 1e3 / predictions)
         if steps.stopped_by == "out of memory" and not self._source_only:
             self._need_less_memory()
@@ -321,6 +321,10 @@ class Segmenter:
         report = AdaptationReport(0, "no valid points", weight_version=self._weight_version)
         return Segmentation(labels, np.zeros(count, dtype=np.float32), report, timings_ms)
 
+    def _reach(self, steps: Steps) -> Tensor | None:
+        """(V,) bool, voxels that adapted weights label beside the source model; None where one model labels all."""
+        return steps.reach if self._weight_version else None
+
     @torch.no_grad()
     def _predict(
         self, voxels: VoxelInput, pairs: PointTargets | None, steps: Steps
@@ -333,8 +337,8 @@ class Segmenter:
             self.reset()
             steps.undo(fault)
             logits, features = self._network(voxels)
-        if steps.reach is not None and self._weight_version:
-            logits = torch.where(steps.reach[:, None], logits, self._session.source(voxels)[0])
+        if (reach := self._reach(steps)) is not None:
+            logits = torch.where(reach[:, None], logits, self._session.source(voxels)[0])
         confidence, labels = torch.softmax(logits, dim=1).max(dim=1)
         losses = tuple(steps.kd_losses)
         if pairs is not None and losses:

@@ -34,12 +34,13 @@ class Replayed:
     def __init__(self, function: Callable[[], Tensor], device: torch.device, before: Replayed | None = None) -> None:
         self._function = function
         self._device = device
-        self._memory = before.memory if before is not None else None
         self._warm = False
         self._graph: torch.cuda.CUDAGraph | None = None
         self._result = torch.empty(0)
         self.recordable: bool = device.type == "cuda" and (before is None or before.recordable)
         """Whether there is a CUDA device and no recording has failed."""
+        self.memory: torch.cuda.CUDAGraph | None = before.memory if before is not None else None
+        """The recording whose memory the next one takes over: its own, or the last one before."""
 
     def next(self, left: int) -> str:
         """How it would be done next, with so many times to go: ``step``, ``record`` or ``replay``."""
@@ -63,7 +64,7 @@ class Replayed:
     def _record(self) -> None:
         graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream(self._device)
         usual = torch.cuda.current_stream(self._device)
-        pool = self._memory.pool() if self._memory is not None else None
+        pool = self.memory.pool() if self.memory is not None else None
         stream.wait_stream(usual)
         with torch.cuda.stream(stream):
             graph.capture_begin(pool, capture_error_mode="thread_local")
@@ -72,14 +73,9 @@ class Replayed:
             finally:
                 graph.capture_end()
         usual.wait_stream(stream)
-        self._graph = self._memory = graph
-
-    @property
-    def memory(self) -> torch.cuda.CUDAGraph | None:
-        """The recording whose memory the next one takes over: its own, or the last one before."""
-        return self._memory
+        self._graph = self.memory = graph
 
     def _give_up(self, error: RuntimeError) -> None:
-        self.recordable, self._memory = False, None
+        self.recordable, self.memory = False, None
         free_memory()
         warnings.warn(f"steps are taken one by one: they cannot be recorded as a CUDA graph: {error}", stacklevel=4)

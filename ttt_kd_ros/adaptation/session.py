@@ -76,8 +76,6 @@ class _Scan:
 
     view: VoxelInput
     near: Tensor
-    targets: Targets
-    objective: Objective
     step: Replayed
     before: Mapping[str, Tensor]
     source_labels: Tensor | None
@@ -208,7 +206,7 @@ class AdaptationSession:
         source_labels = source()[0].argmax(dim=1) if guarded else None
         last = self._scan.step if self._scan is not None else None
         step = Replayed(partial(self._take_step, view, targets, loss), view.features.device, last)
-        self._scan = _Scan(view, near, targets, loss, step, before, source_labels, start=self._clock(), due=due)
+        self._scan = _Scan(view, near, step, before, source_labels, start=self._clock(), due=due)
         familiar, trust = self.settings.familiar, self.settings.trust
         if self.settings.method not in NEEDS_TEACHER or not (familiar or trust):
             return Steps()

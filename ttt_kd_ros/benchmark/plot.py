@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ttt_kd_ros.benchmark.stages import Timing
+from ttt_kd_ros.plotting import pyplot
 
 
 def write_scaling(path: Path, scaling: Mapping[int, Mapping[str, Timing]], title: str) -> None:
@@ -20,13 +21,9 @@ def write_scaling(path: Path, scaling: Mapping[int, Mapping[str, Timing]], title
     title
         What was measured.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
+    plt = pyplot()
     counts = sorted(scaling)
-    figure, axis = pyplot.subplots(figsize=(6, 4.5), layout="constrained")
+    figure, axis = plt.subplots(figsize=(6, 4.5), layout="constrained")
     for stage in scaling[counts[0]]:
         timings = [scaling[count][stage] for count in counts]
         (line,) = axis.plot(counts, [timing.median for timing in timings], marker="o", markersize=4, label=stage)
@@ -37,4 +34,4 @@ def write_scaling(path: Path, scaling: Mapping[int, Mapping[str, Timing]], title
     axis.set(xscale="log", yscale="log", xlabel="voxels", ylabel="ms", title=title)
     axis.legend(title="grey: in proportion")
     figure.savefig(path, dpi=120)
-    pyplot.close(figure)
+    plt.close(figure)

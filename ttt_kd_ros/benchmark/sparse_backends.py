@@ -80,20 +80,17 @@ def compare_backends(
     exactness: dict[str, Exactness] = {}
     times: dict[int, dict[str, dict[str, Timing]]] = {}
     peak_gb: dict[int, dict[str, float]] = {}
-    try:
-        for count in counts:
-            part = sized(network, scans, count)
-            exactness = exactness or _exactness(networks, part.voxels)
-            stages = {name: list(_stages(name, net, part, settings)) for name, net in networks.items()}
-            found = measure([[stage for one in stages.values() for stage in one]], machine, repeats, clock)
-            times[count] = {
-                name: {stage.name.removeprefix(f"{name}: "): found[stage.name] for stage in one}
-                for name, one in stages.items()
-            }
-            if device.type == "cuda":
-                peak_gb[count] = {name: _peak_gb(one[-1], device) for name, one in stages.items()}
-    finally:
-        products.choose(plain)
+    for count in counts:
+        part = sized(network, scans, count)
+        exactness = exactness or _exactness(networks, part.voxels)
+        stages = {name: list(_stages(name, net, part, settings)) for name, net in networks.items()}
+        found = measure([[stage for one in stages.values() for stage in one]], machine, repeats, clock)
+        times[count] = {
+            name: {stage.name.removeprefix(f"{name}: "): found[stage.name] for stage in one}
+            for name, one in stages.items()
+        }
+        if device.type == "cuda":
+            peak_gb[count] = {name: _peak_gb(one[-1], device) for name, one in stages.items()}
     return Comparison({n: p for n, p in problems.items() if p}, exactness, times, peak_gb)
 
 
@@ -113,8 +110,8 @@ def _by(name: str, run: Callable[[], object]) -> Callable[[], object]:
     """Let a backend compute, whatever computed before."""
 
     def by_backend() -> object:
-        products.choose(MODULES.get(name, plain))
-        return run()
+        with products.using(MODULES.get(name, plain)):
+            return run()
 
     return by_backend
 
@@ -124,8 +121,8 @@ def _exactness(networks: Mapping[str, Network], voxels: VoxelInput) -> dict[str,
     expected = _outputs_and_gradients(exact, replace(voxels, features=voxels.features.double()))
     found = {}
     for name, network in networks.items():
-        products.choose(MODULES.get(name, plain))
-        outputs, gradients = _outputs_and_gradients(network, voxels)
+        with products.using(MODULES.get(name, plain)):
+            outputs, gradients = _outputs_and_gradients(network, voxels)
         found[name] = Exactness(_distance(outputs, expected[0]), _distance(gradients, expected[1]))
     return found
 

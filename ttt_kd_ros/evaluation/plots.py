@@ -10,6 +10,7 @@ import numpy as np
 
 from ttt_kd_ros.evaluation.rows import Row
 from ttt_kd_ros.evaluation.table import gain, methods_of
+from ttt_kd_ros.plotting import pyplot
 
 LONG_STREAM = 20
 """Scans from which a stream gets a plot of its own."""
@@ -47,8 +48,8 @@ def write_plots(directory: Path, rows: Sequence[Row], source: str) -> list[Path]
 
 
 def _gains(path: Path, adapted: Sequence[Row], rows: Sequence[Row], source: str, x: str, label: str) -> Path:
-    pyplot = _pyplot()
-    figure, axes = pyplot.subplots(1, 2, figsize=(10, 4), sharey=True, layout="constrained")
+    plt = pyplot()
+    figure, axes = plt.subplots(1, 2, figsize=(10, 4), sharey=True, layout="constrained")
     for axis, key, title in zip(axes, ("miou", "miou_view"), ("all points", "points in view"), strict=True):
         for method in dict.fromkeys(row.method for row in adapted):
             points = []
@@ -62,14 +63,14 @@ def _gains(path: Path, adapted: Sequence[Row], rows: Sequence[Row], source: str,
     axes[0].set_ylabel(f"gain in mIoU over {source} [points]")
     axes[1].legend(fontsize="small")
     figure.savefig(path, dpi=110)
-    pyplot.close(figure)
+    plt.close(figure)
     return path
 
 
 def _stream(path: Path, rows: Sequence[Row]) -> Path:
-    pyplot = _pyplot()
+    plt = pyplot()
     scored = any(row.miou_by_scan for row in rows)
-    figure, axes = pyplot.subplots(1 + scored, 1, figsize=(10, 3 * (1 + scored)), sharex=True, layout="constrained")
+    figure, axes = plt.subplots(1 + scored, 1, figsize=(10, 3 * (1 + scored)), sharex=True, layout="constrained")
     panels = list(np.atleast_1d(axes))
     for method, steps in methods_of(rows):
         chosen = [row for row in rows if (row.method, row.steps) == (method, steps)]
@@ -81,19 +82,10 @@ def _stream(path: Path, rows: Sequence[Row]) -> Path:
     panels[0].legend(fontsize="small")
     panels[-1].set_xlabel(f"scan (means of {SMOOTHED})")
     figure.savefig(path, dpi=110)
-    pyplot.close(figure)
+    plt.close(figure)
     return path
 
 
 def _smooth(values: Any) -> Any:
     window = np.ones(min(SMOOTHED, len(values)))
     return np.convolve(values, window, "same") / np.convolve(np.ones(len(values)), window, "same")
-
-
-def _pyplot() -> Any:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as pyplot
-
-    return pyplot

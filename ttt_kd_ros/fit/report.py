@@ -7,13 +7,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ttt_kd_ros.evaluation.metrics import without_nan
 from ttt_kd_ros.fit.change import Change
 from ttt_kd_ros.fit.passes import Pass, Survey
+from ttt_kd_ros.plotting import pyplot
 
 
 def text(survey: Survey, passes: Sequence[Pass], change: Change) -> str:
@@ -53,8 +53,8 @@ def write_report(directory: Path, survey: Survey, passes: Sequence[Pass], change
 
 
 def _figure(path: Path, passes: Sequence[Pass], change: Change) -> None:
-    pyplot = _pyplot()
-    figure, (losses, shares) = pyplot.subplots(1, 2, figsize=(10, 3.5), layout="constrained")
+    plt = pyplot()
+    figure, (losses, shares) = plt.subplots(1, 2, figsize=(10, 3.5), layout="constrained")
     numbers = range(1, len(passes) + 1)
     losses.plot(numbers, [done.kd_loss_begin for done in passes], marker="o", label="before the steps on a scan")
     losses.plot(numbers, [done.kd_loss_end for done in passes], marker="o", label="after them")
@@ -67,13 +67,4 @@ def _figure(path: Path, passes: Sequence[Pass], change: Change) -> None:
     shares.invert_yaxis()
     shares.legend(fontsize="small")
     figure.savefig(path, dpi=110)
-    pyplot.close(figure)
-
-
-def _pyplot() -> Any:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as pyplot
-
-    return pyplot
+    plt.close(figure)

@@ -77,17 +77,15 @@ def _fastest(network: Network) -> str:
 
 
 def _disagreement(name: str, network: Network) -> str:
-    """How a backend's results differ from those of PyTorch, empty if they do not."""
+    """How a backend's products differ from exact ones, empty if they do not."""
     if name == "torch":
         return ""
     comparison = _Comparison(MODULES[name])
     try:
-        products.choose(comparison)
-        _results(network)
+        with products.using(comparison):
+            _results(network)
     except Exception as error:  # noqa: BLE001  a compiler may fail in any way
         return f"it fails: {error}"
-    finally:
-        products.choose(plain)
     if comparison.worst <= TOLERANCE:
         return ""
     return (
@@ -124,11 +122,8 @@ class _Comparison:
 
 def _seconds(name: str, network: Network) -> float:
     """Least time of a forward and backward pass by a backend."""
-    try:
-        products.choose(MODULES[name])
+    with products.using(MODULES[name]):
         return min(_timed(network) for _ in range(1 + REPEATS))
-    finally:
-        products.choose(plain)
 
 
 def _timed(network: Network) -> float:

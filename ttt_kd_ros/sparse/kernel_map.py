@@ -188,7 +188,8 @@ def submanifold_map(keys: Tensor, kernel_size: int) -> KernelMap:
         there.append(keys[position.clamp(max=len(keys) - 1)] == wanted)
         inputs.append(position)
         position, wanted = position + there[-1], wanted + 1
-    sources, targets, counts = _pairs(torch.stack(there, dim=1).view(-1, len(keys)), torch.stack(inputs, dim=1))
+    place, targets, counts = _places(torch.stack(there, dim=1).view(-1, len(keys)))
+    sources = torch.stack(inputs, dim=1).flatten().index_select(0, place)
     of_half = slice(None, kernel_size - 1, -1)  # the offsets before the first column are those after it, mirrored
     return KernelMap(
         torch.cat([*targets.split(counts)[of_half], sources]),
@@ -199,10 +200,10 @@ def submanifold_map(keys: Tensor, kernel_size: int) -> KernelMap:
     )
 
 
-def _pairs(there: Tensor, inputs: Tensor) -> tuple[Tensor, Tensor, tuple[int, ...]]:
-    """Inputs, outputs and counts of (K, V) places at which an offset has an input for an output."""
+def _places(there: Tensor) -> tuple[Tensor, Tensor, tuple[int, ...]]:
+    """Where (K, V) bool holds: places in the flat table, their columns, and how many there are in each row."""
     place = there.flatten().nonzero().squeeze(1)
-    return inputs.flatten().index_select(0, place), place % there.shape[1], tuple(there.sum(dim=1).tolist())
+    return place, place % there.shape[1], tuple(there.sum(dim=1).tolist())
 
 
 def downsampling_map(keys: Tensor) -> tuple[Tensor, KernelMap]:
@@ -226,9 +227,8 @@ def downsampling_map(keys: Tensor) -> tuple[Tensor, KernelMap]:
     coarse_keys, parent = torch.unique(pack(halved), return_inverse=True)
     x, y, z = (coordinates[:, 1:] & 1).unbind(dim=1)
     offset = 4 * x + 2 * y + z
-    there = offset == torch.arange(8, device=keys.device)[:, None]
-    sources, parents, counts = _pairs(there, torch.arange(len(keys), device=keys.device).expand(8, -1))
-    return coarse_keys, KernelMap(sources, parent.index_select(0, parents), counts, len(keys), len(coarse_keys))
+    _, sources, counts = _places(offset == torch.arange(8, device=keys.device)[:, None])
+    return coarse_keys, KernelMap(sources, parent.index_select(0, sources), counts, len(keys), len(coarse_keys))
 
 
 @dataclass(frozen=True)

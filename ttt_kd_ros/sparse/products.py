@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
 import torch
@@ -34,6 +36,17 @@ def choose(products: Products) -> None:
     """Let a module compute what it suits, from now on; the plain one computes the rest."""
     global _chosen
     _chosen = products
+
+
+@contextmanager
+def using(products: Products) -> Iterator[None]:
+    """Let a module compute what it suits for a while, then the one before again."""
+    before = _chosen
+    choose(products)
+    try:
+        yield
+    finally:
+        choose(before)
 
 
 def convolve(features: Tensor, weight: Tensor, kernel_map: KernelMap) -> Tensor:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import resource
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 import lightning
 import torch
 
-from ttt_kd_ros.device import device_name
+from ttt_kd_ros.device import device_name, finished_at
 from ttt_kd_ros.errors import InputError
 from ttt_kd_ros.model.network import Network
 from ttt_kd_ros.training.config import TrainingConfig
@@ -55,9 +54,7 @@ class _Clock(lightning.Callback):
         self.times: dict[int, float] = {}
 
     def on_train_batch_end(self, trainer: lightning.Trainer, module: Any, *rest: Any) -> None:
-        if module.device.type == "cuda":
-            torch.cuda.synchronize(module.device)
-        self.times.setdefault(trainer.global_step, time.perf_counter())
+        self.times.setdefault(trainer.global_step, finished_at(module.device))
         self.device = module.device
 
 
