@@ -186,3 +186,14 @@ def test_the_time_on_a_cpu_is_no_device_time(tmp_path, capsys):
         patch.setattr(torch.cuda, "is_available", lambda: True)
         assert main(["benchmark", str(tmp_path), "--device", "cuda", "--cpu-time"]) == 2
     assert "--cpu-time" in capsys.readouterr().err
+
+
+def test_what_computed_before_a_comparison_computes_after_it(network, street_points):
+    class Chosen:
+        suits = staticmethod(lambda features, kernel_map: False)
+
+    network.requires_grad_(False)
+    with products.using(Chosen):
+        compare_backends(network, [street_points], SETTINGS, MACHINE, 1, time.perf_counter, counts=(500,))
+        assert products._chosen is Chosen
+    assert products._chosen is plain
