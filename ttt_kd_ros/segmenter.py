@@ -28,7 +28,7 @@ from ttt_kd_ros.frame import IGNORE_LABEL, AdaptationReport, Frame, Segmentation
 from ttt_kd_ros.geometry.transforms import transform_points
 from ttt_kd_ros.model.checkpoint import load_checkpoint, save_checkpoint
 from ttt_kd_ros.model.difference import differences
-from ttt_kd_ros.model.network import Network
+from ttt_kd_ros.model.network import Network, most_likely
 from ttt_kd_ros.model.sparse_backend import use_sparse_backend
 from ttt_kd_ros.model.voxel_input import VoxelInput
 from ttt_kd_ros.share import embedded_checkpoint
@@ -221,12 +221,12 @@ class Segmenter:
             points = torch.from_numpy(np.ascontiguousarray(frame.scan.points, dtype=np.float32)).to(self._device)
             base_points = transform_points(frame.scan.T_base_scan, points)
             limit = coordinate_range(self._network.config.voxel_size)
-            valid = (base_points.abs() < limit).all(dim=1)
-            if not valid.any():
+            valid = (base_points.abs() < limit).all(dim=1).nonzero().squeeze(1)
+            if not len(valid):
                 return tuple(self._unlabelled(len(points), stage.timings_ms) for _ in counts)
-            voxels = self._network.voxel_input(base_points[valid])
+            voxels = self._network.voxel_input(base_points.index_select(0, valid))
         self._take_statistics(voxels, due, stage)
-        pairs, steps = self._begin(voxels, points[valid], frame, due, stage)
+        pairs, steps = self._begin(voxels, points.index_select(0, valid), frame, due, stage)
         version, answers = self._weight_version, []
         for count in counts:
             with stage("adapt"):
@@ -235,7 +235,7 @@ class Segmenter:
                     self._weight_version = version + bool(steps.kd_losses)
             with stage("predict"):
                 labels, confidence, report = self._predict(voxels, pairs, steps)
-                answer = self._expand(valid, voxels.grid.inverse, labels, confidence)
+                answer = self._expand(len(points), valid, voxels.grid.inverse, labels, confidence)
             version = 0 if report.reset_by else version
             answers.append(Segmentation(*answer, report, dict(stage.timings_ms)))
             predictions = 1 if self._reach(steps) is None else 2
@@ -307,13 +307,13 @@ class Segmenter:
         free_memory()
 
     def _expand(
-        self, valid: Tensor, inverse: Tensor, labels: Tensor, confidence: Tensor
+        self, count: int, valid: Tensor, inverse: Tensor, labels: Tensor, confidence: Tensor
     ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-        """From voxels to points: `IGNORE_LABEL` and no confidence for the invalid ones."""
-        all_labels = torch.full((len(valid),), IGNORE_LABEL, dtype=torch.uint8, device=self._device)
-        all_confidence = torch.zeros(len(valid), device=self._device)
-        all_labels[valid] = labels.to(torch.uint8)[inverse]
-        all_confidence[valid] = confidence[inverse]
+        """From voxels to points: `IGNORE_LABEL` and no confidence for those that are not among the valid rows."""
+        all_labels = torch.full((count,), IGNORE_LABEL, dtype=torch.uint8, device=self._device)
+        all_confidence = torch.zeros(count, device=self._device)
+        all_labels.index_copy_(0, valid, labels.to(torch.uint8).index_select(0, inverse))
+        all_confidence.index_copy_(0, valid, confidence.index_select(0, inverse))
         return all_labels.cpu().numpy(), all_confidence.cpu().numpy()
 
     def _unlabelled(self, count: int, timings_ms: Mapping[str, float]) -> Segmentation:
@@ -339,7 +339,7 @@ class Segmenter:
             logits, features = self._network(voxels)
         if (reach := self._reach(steps)) is not None:
             logits = torch.where(reach[:, None], logits, self._session.source(voxels)[0])
-        confidence, labels = torch.softmax(logits, dim=1).max(dim=1)
+        confidence, labels = most_likely(logits)
         losses = tuple(steps.kd_losses)
         if pairs is not None and losses:
             losses += (self._session.distillation(features, voxel_targets(pairs, voxels.grid.inverse)),)
@@ -404,8 +404,8 @@ def load_segmenter(
     threads
         CPU threads of this process that compute; 0 leaves torch's choice.
     sparse_backend
-        What computes sparse convolutions: ``torch``, ``spconv``, ``triton``, or ``auto``: the fastest of those that
-        are installed and give the same results.
+        What computes sparse convolutions: ``torch``, ``native``, ``spconv``, ``triton``, or ``auto``: the fastest of
+        those that can be used and are right.
     float32_matmul_precision
         Of this process, on GPUs (`torch.set_float32_matmul_precision`): ``highest``, or ``high``, which multiplies in
         TF32.

@@ -38,7 +38,7 @@ def test_pairs_are_the_points_with_their_projections():
     pixels, visible = project(CAMERA, points)
     assert torch.equal(pairs.points, visible.nonzero().squeeze(1))
     assert torch.equal(pairs.pixels, pixels[visible])
-    assert torch.equal(pairs.depth, points[visible].norm(dim=1))
+    torch.testing.assert_close(pairs.depth, points[visible].norm(dim=1))
 
 
 def test_a_wall_behind_an_obstacle_is_hidden_and_the_wall_beside_it_is_not():

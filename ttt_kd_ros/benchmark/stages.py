@@ -22,7 +22,7 @@ from ttt_kd_ros.frame import Frame
 from ttt_kd_ros.geometry.pairing import pair_points
 from ttt_kd_ros.geometry.projection import scale_camera
 from ttt_kd_ros.geometry.transforms import transform_points
-from ttt_kd_ros.model.network import Network
+from ttt_kd_ros.model.network import Network, most_likely
 from ttt_kd_ros.model.voxel_input import VoxelInput, crop
 from ttt_kd_ros.sparse.voxels import build_pyramid, coordinate_range, voxelise
 from ttt_kd_ros.teacher.load import Teacher
@@ -132,8 +132,9 @@ def _network_stages(prepared: Prepared, network: Network) -> list[Stage]:
         return network(voxels)
 
     def predict() -> tuple[Tensor, Tensor]:
-        confidence, labels = torch.softmax(forward()[0], dim=1).max(dim=1)
-        return confidence[voxels.grid.inverse], labels[voxels.grid.inverse]
+        confidence, labels = most_likely(forward()[0])
+        inverse = voxels.grid.inverse
+        return confidence.index_select(0, inverse), labels.index_select(0, inverse)
 
     return [Stage("forward", forward, work), Stage("prediction", predict, work)]
 

@@ -17,9 +17,10 @@ from torch import Tensor
 
 def pinhole(points: Tensor) -> tuple[Tensor, Tensor]:
     """Pinhole camera; see `radial_tangential`."""
-    z = points[:, 2]
+    x, y, z = points.unbind(dim=1)
     in_front = z > 0
-    return points[:, :2] / torch.where(in_front, z, 1.0)[:, None], in_front
+    distance = torch.where(in_front, z, 1.0)
+    return torch.stack([x / distance, y / distance]).T, in_front
 
 
 def radial_tangential(coefficients: Sequence[float], points: Tensor) -> tuple[Tensor, Tensor]:
@@ -49,9 +50,8 @@ def radial_tangential(coefficients: Sequence[float], points: Tensor) -> tuple[Te
         [
             x * radial + 2 * p1 * x * y + p2 * (r2 + 2 * x * x),
             y * radial + p1 * (r2 + 2 * y * y) + 2 * p2 * x * y,
-        ],
-        dim=1,
-    )
+        ]
+    ).T
     return plane, in_front & (r2 < _growing_radius(Polynomial([1, k1, k2, k3]), Polynomial([1, k4, k5, k6])))
 
 

@@ -85,13 +85,16 @@ def pair_points(
     """
     pixels, visible = project(camera, points)
     rows = visible.nonzero().squeeze(1)
-    pixels, depth = pixels[rows], points[rows].norm(dim=1)
-    surface = depth.new_zeros(len(depth)) if depth_image is None else _at(depth_image, pixels, camera)
-    hidden = points[rows, 2] > surface * (1 + occlusion.measured_margin_ratio) + occlusion.measured_margin_m
-    if not surface.all():
-        hidden = torch.where(surface > 0, hidden, _hidden(pixels, depth, camera, occlusion))
-    shown = ~hidden
-    return Pairs(rows[shown], pixels[shown], depth[shown])
+    pixels = pixels.T.index_select(1, rows).T.contiguous()  # taken column by column, as they lie in memory
+    points = points.index_select(0, rows)
+    depth = points.square().sum(dim=1).sqrt()
+    hidden = _hidden(pixels, depth, camera, occlusion)
+    if depth_image is not None:
+        surface = _at(depth_image, pixels, camera)
+        behind = points[:, 2] > surface * (1 + occlusion.measured_margin_ratio) + occlusion.measured_margin_m
+        hidden = torch.where(surface > 0, behind, hidden)
+    shown = (~hidden).nonzero().squeeze(1)
+    return Pairs(*(values.index_select(0, shown) for values in (rows, pixels, depth)))
 
 
 def _hidden(pixels: Tensor, depth: Tensor, camera: Camera, settings: OcclusionSettings) -> Tensor:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from ttt_kd_ros.frame import Camera
 from ttt_kd_ros.geometry.distortion import equidistant, pinhole, radial_tangential
-from ttt_kd_ros.geometry.transforms import affine
 
 
 def scale_camera(camera: Camera, width: int, height: int) -> Camera:
@@ -44,10 +44,11 @@ def project(camera: Camera, points: Tensor) -> tuple[Tensor, Tensor]:
         may be behind the camera plane.
     """
     plane, in_range = _through_lens(camera, points)
-    pixels = affine(plane, camera.K[:2, :2], camera.K[:2, 2])
-    u, v = pixels.unbind(dim=1)
+    x, y = plane.unbind(dim=1)
+    (fx, skew, cx), (_, fy, cy) = camera.K[:2].tolist()
+    u, v = fx * x + skew * y + cx, fy * y + cy
     inside = (u >= -0.5) & (u < camera.width - 0.5) & (v >= -0.5) & (v < camera.height - 0.5)
-    return pixels, in_range & inside
+    return torch.stack([u, v]).T, in_range & inside
 
 
 def _through_lens(camera: Camera, points: Tensor) -> tuple[Tensor, Tensor]:

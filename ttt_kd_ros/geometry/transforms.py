@@ -24,15 +24,6 @@ def invert(T: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def transform_points(T: NDArray[np.float64], points: Tensor) -> Tensor:
     """Points (N, 3) of the source frame in the target frame of `T` = ``T_target_source``, on the points' device."""
-    return affine(points, T[:3, :3], T[:3, 3])
-
-
-def affine(points: Tensor, matrix: NDArray[np.float64], offset: NDArray[np.float64]) -> Tensor:
-    """``points @ matrix.T + offset`` of (N, k) points.
-
-    On GPUs in float64: with `torch.set_float32_matmul_precision` at ``high`` a product in float32 would move a point by
-    centimetres.
-    """
-    exact = points.double() if points.is_cuda else points
-    product = exact @ torch.as_tensor(matrix, dtype=torch.float64).to(exact).T
-    return (product + torch.as_tensor(offset, dtype=torch.float64).to(exact)).to(points)
+    exact = points.double() if points.is_cuda else points  # TF32 would move a point by centimetres
+    rotation, translation = (torch.as_tensor(part).to(exact) for part in (T[:3, :3], T[:3, 3]))
+    return (exact @ rotation.T).add_(translation).to(points)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor, nn
 
 from ttt_kd_ros.classes import ClassList
@@ -63,6 +64,12 @@ class NetworkConfig:
     def __post_init__(self) -> None:
         if not self.voxel_size > 0:
             raise InputError(f"voxel_size is {self.voxel_size}; it must be positive")
+
+
+def most_likely(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Softmax probability (V,) of the most likely class, and the class (V,) int64, of (V, classes) logits."""
+    best = torch.max(logits, dim=1)
+    return 1 / (logits - best.values[:, None]).exp_().sum(dim=1), best.indices
 
 
 class Network(nn.Module):
