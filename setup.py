@@ -26,6 +26,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_packages(include=[NAME, f"{NAME}.*"]),
+    package_data={f"{NAME}.sparse": ["*.cpp"]},
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
         (str(SHARE), ["package.xml"]),
@@ -33,7 +34,7 @@ setup(
         *share_files("config", "**/*"),
         *share_files("models", "*"),
     ],
-    zip_safe=True,
+    zip_safe=False,
     # OpenCV is an extra: on a ROS machine cv2 is a system package that pip cannot see, and requiring a wheel would
     # shadow the one that cv_bridge is built with.
     install_requires=[

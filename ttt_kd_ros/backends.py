@@ -1,6 +1,6 @@
 """What may compute the parts of the network."""
 
-SPARSE_BACKENDS = ("auto", "torch", "spconv", "triton")
+SPARSE_BACKENDS = ("auto", "torch", "native", "spconv", "triton")
 """Of sparse convolutions; see `ttt_kd_ros.model.sparse_backend`."""
 MATMUL_PRECISIONS = ("highest", "high")
 """Of products of float32 matrices on GPUs, as `torch.set_float32_matmul_precision` names them."""

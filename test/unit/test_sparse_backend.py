@@ -1,4 +1,4 @@
-"""spconv and Triton in the place of PyTorch's products: the same results, or they are not used.
+"""Other products in the place of PyTorch's: the same results, or they are not used.
 
 Where there is no GPU, a stand-in computes from what spconv's implicit GEMM would be given, in its layout, and Triton
 interprets its kernels.
@@ -20,7 +20,7 @@ from ttt_kd_ros.model import sparse_backend
 from ttt_kd_ros.model.checkpoint import load_checkpoint
 from ttt_kd_ros.model.sparse_backend import TOLERANCE, use_sparse_backend
 from ttt_kd_ros.share import embedded_checkpoint
-from ttt_kd_ros.sparse import plain, products, spconv, triton
+from ttt_kd_ros.sparse import native, plain, products, spconv, triton
 from ttt_kd_ros.sparse.convolution import sparse_convolution
 from ttt_kd_ros.sparse.kernel_map import downsampling_map, pack, submanifold_map
 
@@ -74,6 +74,7 @@ def stand_in(monkeypatch):
         monkeypatch.setitem(sys.modules, name, module)
     monkeypatch.setitem(sys.modules, "spconv.pytorch.ops", ops)
     monkeypatch.setattr(spconv, "problem", lambda device: "")
+    monkeypatch.setattr(native, "problem", lambda device: "not here")
     monkeypatch.setattr(sparse_backend, "_seconds", lambda name, network: {"torch": 2, "spconv": 1}[name])
     return ops
 
@@ -152,10 +153,10 @@ def test_a_wrong_spconv_is_refused_where_it_was_asked_for_and_passed_over_where_
     network(network.voxel_input(torch.rand(100, 3)))
 
 
-def test_on_the_cpu_spconv_is_refused_and_auto_is_torch(network):
+def test_on_the_cpu_spconv_is_refused_and_auto_is_native(network):
     with pytest.raises(InputError, match="wrong with more than one thread"):
         use_sparse_backend("spconv", network)
-    assert use_sparse_backend("auto", network) == "torch"
+    assert use_sparse_backend("auto", network) == "native"
 
 
 def test_auto_is_the_fastest_of_those_that_are_right(stand_in, network, monkeypatch):
@@ -176,7 +177,7 @@ def test_the_time_of_a_backend_is_that_of_its_own_products(stand_in, network, mo
 
 
 def test_an_unknown_backend_is_refused(network):
-    with pytest.raises(InputError, match="auto, torch, spconv, triton"):
+    with pytest.raises(InputError, match="auto, torch, native, spconv, triton"):
         use_sparse_backend("minkowski", network)
 
 

@@ -6,6 +6,8 @@ import math
 import time
 import warnings
 from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,7 +16,7 @@ from ttt_kd_ros.backends import SPARSE_BACKENDS
 from ttt_kd_ros.errors import InputError
 from ttt_kd_ros.model.network import Network
 from ttt_kd_ros.model.voxel_input import VoxelInput
-from ttt_kd_ros.sparse import plain, products, spconv, triton
+from ttt_kd_ros.sparse import native, plain, products, spconv, triton
 from ttt_kd_ros.sparse.kernel_map import KernelMap
 from ttt_kd_ros.sparse.products import Products
 
@@ -23,7 +25,7 @@ TOLERANCE = 1e-3
 POINTS, MANY_POINTS = 4_000, 60_000
 """Of the scans made to compare results and times."""
 REPEATS = 3
-MODULES: Mapping[str, Products] = {"torch": plain, "spconv": spconv, "triton": triton}
+MODULES: Mapping[str, Products] = {"torch": plain, "native": native, "spconv": spconv, "triton": triton}
 
 
 def use_sparse_backend(name: str, network: Network) -> str:
@@ -35,15 +37,15 @@ def use_sparse_backend(name: str, network: Network) -> str:
     Parameters
     ----------
     name
-        ``torch``, ``spconv``, ``triton`` or ``auto``: of those that are installed and right the one that is fastest
-        on a larger made scan.
+        ``torch``, ``native``, ``spconv``, ``triton`` or ``auto``: on a CPU ``native`` if it is right; else, of those
+        that are installed and right, the one that is fastest on a larger made scan.
     network
         On the device to run on.
 
     Returns
     -------
     str
-        ``torch``, ``spconv`` or ``triton``.
+        The backend that is used.
 
     Raises
     ------
@@ -73,6 +75,8 @@ def _fastest(network: Network) -> str:
                 warnings.warn(f"{name} is not used: {disagreement}", stacklevel=3)
             else:
                 right.append(name)
+    if "native" in right:  # always the faster one; a choice by chance would change the last bits from run to run
+        return "native"
     return min(right, key=lambda name: _seconds(name, network)) if len(right) > 1 else right[0]
 
 
@@ -81,11 +85,15 @@ def _disagreement(name: str, network: Network) -> str:
     if name == "torch":
         return ""
     comparison = _Comparison(MODULES[name])
+    expected = _made_scan(network, POINTS)
     try:
         with products.using(comparison):
-            _results(network)
+            found = _made_scan(network, POINTS)
+            outputs_and_gradients(network, found)
     except Exception as error:  # noqa: BLE001  a compiler may fail in any way
         return f"it fails: {error}"
+    if not _same(found, expected):
+        return "its voxels or kernel maps are wrong on a scan made for this check"
     if comparison.worst <= TOLERANCE:
         return ""
     return (
@@ -102,7 +110,7 @@ class _Comparison:
 
     def __init__(self, module: Products) -> None:
         self._module = module
-        self.problem, self.suits = module.problem, module.suits
+        self.problem, self.suits, self.maps = module.problem, module.suits, module.maps
         self.worst = 0.0
         """Largest relative distance so far."""
 
@@ -128,16 +136,27 @@ def _seconds(name: str, network: Network) -> float:
 
 def _timed(network: Network) -> float:
     start = time.perf_counter()
-    torch.stack([result.sum() for result in _results(network, MANY_POINTS)]).tolist()  # waits for the device
+    results = outputs_and_gradients(network, _made_scan(network, MANY_POINTS))
+    torch.stack([result.sum() for result in results]).tolist()  # waits for the device
     return time.perf_counter() - start
 
 
-def _results(network: Network, count: int = POINTS) -> tuple[Tensor, ...]:
-    """`outputs_and_gradients` for a made scan."""
+def _made_scan(network: Network, count: int) -> VoxelInput:
     generator = torch.Generator().manual_seed(0)
     edge = (count / POINTS) ** 0.5 * 16.0
     points = torch.rand(count, 3, generator=generator) * torch.tensor([edge, edge, 2.0])
-    return outputs_and_gradients(network, network.voxel_input(points.to(_device(network))))
+    return network.voxel_input(points.to(_device(network)))
+
+
+def _same(found: Any, expected: Any) -> bool:
+    """Whether all tensors and numbers in two values are equal."""
+    if isinstance(expected, Tensor):
+        return torch.equal(found, expected)
+    if is_dataclass(expected):
+        return all(_same(getattr(found, field.name), getattr(expected, field.name)) for field in fields(expected))
+    if isinstance(expected, tuple):
+        return len(found) == len(expected) and all(map(_same, found, expected))
+    return bool(found == expected)
 
 
 def outputs_and_gradients(network: Network, voxels: VoxelInput) -> tuple[Tensor, ...]:

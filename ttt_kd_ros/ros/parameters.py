@@ -131,8 +131,9 @@ PARAMETERS: tuple[Parameter, ...] = (
     Parameter(
         "sparse_backend",
         "auto",
-        "What computes sparse convolutions; spconv and triton need a CUDA device and are used only if they give the "
-        "same results as torch when the model is loaded; `auto`: the fastest of those that do.",
+        "What computes sparse convolutions: PyTorch alone, kernels compiled for this CPU (`native`), or spconv and "
+        "triton on a CUDA device. Others than torch are used only if they give the right results when the model is "
+        "loaded; `auto`: the fastest of those that do.",
         choices=SPARSE_BACKENDS,
     ),
     Parameter(

@@ -41,12 +41,10 @@ class _ConvolutionNormReLU(torch.autograd.Function):
         kernel_map: KernelMap,
     ) -> Tensor:
         needs = ctx.needs_input_grad
-        convolved = products.convolve(features, weight, kernel_map)
-        output = torch.addcmul(shift, convolved, scale, out=None if needs[2] else convolved)
-        if residual is not None:
-            output += residual
-        output.relu_()
-        ctx.save_for_backward(features if needs[1] else None, weight, scale, convolved if needs[2] else None, output)
+        output, convolved = products.convolve_norm_relu(
+            features, weight, scale, shift, residual, kernel_map, keep=needs[2]
+        )
+        ctx.save_for_backward(features if needs[1] else None, weight, scale, convolved, output)
         ctx.kernel_map = kernel_map
         return output
 
@@ -55,14 +53,16 @@ class _ConvolutionNormReLU(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         features, weight, scale, convolved, output = ctx.saved_tensors
         needs = ctx.needs_input_grad
-        gradient = torch.ops.aten.threshold_backward(gradient.contiguous(), output, 0)
+        gradient, of_scale, of_shift = products.norm_relu_gradient(
+            gradient.contiguous(), output, convolved, ctx.kernel_map
+        )
         transposed = (weight * scale).transpose(1, 2)
         of_features, of_weight = _gradients(features, gradient, weight, transposed, ctx.kernel_map, needs[:2])
         return (
             of_features,
             None if of_weight is None else of_weight * scale,
-            (gradient * convolved).sum(dim=0) if needs[2] else None,
-            gradient.sum(dim=0) if needs[3] else None,
+            of_scale if needs[2] else None,
+            of_shift if needs[3] else None,
             gradient if needs[4] else None,
             None,
         )

@@ -22,22 +22,20 @@ COORDINATE_LIMIT = 2 ** (Z_BITS - 1) - 64
 MASK_BITS = 31
 """Of `OffsetTable`: those of an int32 that are no sign."""
 
-_SHIFTS = (X_BITS + Y_BITS + Z_BITS, Y_BITS + Z_BITS, Z_BITS, 0)
-_BIASES = (0, 2 ** (X_BITS - 1), 2 ** (Y_BITS - 1), 2 ** (Z_BITS - 1))
+SHIFTS = (X_BITS + Y_BITS + Z_BITS, Y_BITS + Z_BITS, Z_BITS, 0)
+BIASES = (0, 2 ** (X_BITS - 1), 2 ** (Y_BITS - 1), 2 ** (Z_BITS - 1))
 
 
 def pack(coordinates: Tensor) -> Tensor:
     """Keys (V,) int64 of (V, 4) int64 coordinates: batch, x, y, z."""
-    shifted = [
-        (coordinates[:, i] + bias) << shift for i, (bias, shift) in enumerate(zip(_BIASES, _SHIFTS, strict=True))
-    ]
+    shifted = [(coordinates[:, i] + bias) << shift for i, (bias, shift) in enumerate(zip(BIASES, SHIFTS, strict=True))]
     return shifted[0] | shifted[1] | shifted[2] | shifted[3]
 
 
 def unpack(keys: Tensor) -> Tensor:
     """Coordinates (V, 4) int64 (batch, x, y, z) of keys."""
     widths = (BATCH_BITS, X_BITS, Y_BITS, Z_BITS)
-    fields = zip(_BIASES, _SHIFTS, widths, strict=True)
+    fields = zip(BIASES, SHIFTS, widths, strict=True)
     return torch.stack([((keys >> shift) & (2**width - 1)) - bias for bias, shift, width in fields], dim=1)
 
 
@@ -167,6 +165,42 @@ class KernelMap:
         return KernelMap(self.targets, self.sources, self.counts, self.outputs, self.inputs)
 
 
+def occupied_voxels(points: Tensor, voxel_size: float, batch: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """The voxels that hold points.
+
+    Parameters
+    ----------
+    points
+        (N, 3) float [m], finite and within the range of the coordinates.
+    voxel_size
+        Edge length [m].
+    batch
+        (N,) int64, scan of each point; one scan if None.
+
+    Returns
+    -------
+    keys
+        (V,) int64, sorted and distinct.
+    inverse
+        (N,) int64, the voxel of each point.
+    counts
+        (V,) int64, points in each voxel.
+    """
+    cells = torch.floor(points / voxel_size).long()
+    scan = cells.new_zeros(len(cells)) if batch is None else batch
+    return torch.unique(pack(torch.cat([scan[:, None], cells], dim=1)), return_inverse=True, return_counts=True)
+
+
+def half_columns(kernel_size: int, device: torch.device) -> Tensor:
+    """(columns,) int64, what leads from a voxel's key to the lowest one of a column of the kernel.
+
+    The column of the voxel itself comes first, then those after it; the ones before it are these, mirrored.
+    """
+    radius = kernel_size // 2
+    columns = [column for column in product(range(-radius, radius + 1), repeat=2) if column >= (0, 0)]
+    return torch.tensor([(dx << SHIFTS[1]) + (dy << SHIFTS[2]) - radius for dx, dy in columns], device=device)
+
+
 def submanifold_map(keys: Tensor, kernel_size: int) -> KernelMap:
     """Map of a stride-1 convolution whose outputs are its inputs' voxels.
 
@@ -178,10 +212,7 @@ def submanifold_map(keys: Tensor, kernel_size: int) -> KernelMap:
         Odd edge length of the kernel. Offset ``((dx + r) * k + dy + r) * k + dz + r`` with ``r = k // 2`` connects
         the input at ``c + (dx, dy, dz)`` to the output at ``c``, as in a dense cross-correlation.
     """
-    radius = kernel_size // 2
-    columns = [column for column in product(range(-radius, radius + 1), repeat=2) if column >= (0, 0)]
-    deltas = torch.tensor([(dx << _SHIFTS[1]) + (dy << _SHIFTS[2]) - radius for dx, dy in columns], device=keys.device)
-    wanted = keys + deltas[:, None]
+    wanted = keys + half_columns(kernel_size, keys.device)[:, None]
     position = torch.searchsorted(keys, wanted)
     there, inputs = [], []
     for _ in range(kernel_size):

@@ -12,7 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ttt_kd_ros.sparse import kernel_map as maps
 from ttt_kd_ros.sparse.kernel_map import Grouping, KernelMap
+
+__all__ = ["convolve", "gradients", "maps", "problem", "suits", "weight_gradient"]
 
 
 class _Memory(threading.local):

@@ -17,7 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from ttt_kd_ros.sparse.kernel_map import KernelMap, downsampling_map, submanifold_map
+from ttt_kd_ros.sparse.kernel_map import KernelMap
+from ttt_kd_ros.sparse.products import maps
 
 SHELL, EXTENT = 0.7, 0.5
 """Distance of the outer kernel points from the centre and reach of each, as shares of the radius: near KPConv's own."""
@@ -194,15 +195,15 @@ def build_point_pyramid(keys: Tensor, positions: Tensor, depth: int, radius: flo
         Radius of a neighbourhood [cells of its level].
     """
     finest, around = (keys, positions), 2 * math.ceil(radius) + 1
-    balls, down, up = [neighbourhoods(positions, submanifold_map(keys, around), radius)], [], []
+    balls, down, up = [neighbourhoods(positions, maps().submanifold_map(keys, around), radius)], [], []
     for level in range(1, depth):
-        keys, to_cells = downsampling_map(keys)
+        keys, to_cells = maps().downsampling_map(keys)
         parents = torch.empty_like(to_cells.targets)
         parents[to_cells.sources] = to_cells.targets
         down.append(pooling(parents, len(keys)))
         coarse = down[-1].product(positions)
-        up.append(interpolation(positions, coarse, parents, submanifold_map(keys, 3)))
-        balls.append(neighbourhoods(coarse, submanifold_map(keys, around), radius * 2**level))
+        up.append(interpolation(positions, coarse, parents, maps().submanifold_map(keys, 3)))
+        balls.append(neighbourhoods(coarse, maps().submanifold_map(keys, around), radius * 2**level))
         positions = coarse
     return PointPyramid(*finest, radius, tuple(balls), tuple(down), tuple(up))
 

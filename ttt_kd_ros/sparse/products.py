@@ -1,4 +1,4 @@
-"""Which module computes the products of sparse convolutions: the plain one, or another where it suits."""
+"""Which module computes voxels, maps and products of sparse convolutions: the plain one, or another where it suits."""
 
 from __future__ import annotations
 
@@ -9,12 +9,32 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ttt_kd_ros.sparse import plain
-from ttt_kd_ros.sparse.kernel_map import KernelMap
+from ttt_kd_ros.sparse import native, plain
+from ttt_kd_ros.sparse.kernel_map import Kept, KernelMap
+
+
+class Maps(Protocol):
+    """A module that builds voxels and maps, as `ttt_kd_ros.sparse.kernel_map` does."""
+
+    def occupied_voxels(self, points: Tensor, voxel_size: float, batch: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Keys of the voxels that hold points, the voxel of each point, and the points in each voxel."""
+
+    def downsampling_map(self, keys: Tensor) -> tuple[Tensor, KernelMap]:
+        """Keys of the coarse voxels, and the map to them."""
+
+    def submanifold_map(self, keys: Tensor, kernel_size: int) -> KernelMap:
+        """Map from voxels to themselves."""
+
+    def crop_map(self, kernel_map: KernelMap, inputs: Kept, outputs: Kept) -> KernelMap:
+        """The pairs between kept voxels."""
 
 
 class Products(Protocol):
     """A module that computes products."""
+
+    @property
+    def maps(self) -> Maps:
+        """What builds the maps for them."""
 
     def problem(self, device: torch.device) -> str:
         """Why it cannot be used on a device, and the mend; empty if it can be tried."""
@@ -54,6 +74,58 @@ def convolve(features: Tensor, weight: Tensor, kernel_map: KernelMap) -> Tensor:
     return _for(features, kernel_map).convolve(features, weight, kernel_map)
 
 
+def convolve_norm_relu(
+    features: Tensor,
+    weight: Tensor,
+    scale: Tensor,
+    shift: Tensor,
+    residual: Tensor | None,
+    kernel_map: KernelMap,
+    keep: bool,
+) -> tuple[Tensor, Tensor | None]:
+    """``relu(convolved * scale + shift + residual)``, and ``convolved`` if it is to be kept.
+
+    Parameters
+    ----------
+    features, weight
+        (inputs, C) and (K, C, D).
+    scale, shift
+        (D,).
+    residual
+        (outputs, D), or None.
+    kernel_map
+        Map with K offsets.
+    keep
+        Whether the convolved features are needed.
+    """
+    module = _for(features, kernel_map)
+    if module is native:
+        return native.convolve_norm_relu(features, weight, scale, shift, residual, kernel_map, keep)
+    convolved = module.convolve(features, weight, kernel_map)
+    output = torch.addcmul(shift, convolved, scale, out=None if keep else convolved)
+    if residual is not None:
+        output += residual
+    return output.relu_(), convolved if keep else None
+
+
+def norm_relu_gradient(
+    gradient: Tensor, output: Tensor, convolved: Tensor | None, kernel_map: KernelMap
+) -> tuple[Tensor, Tensor | None, Tensor]:
+    """Gradients of the normed features, and of the scale and shift, from that of the output of `convolve_norm_relu`.
+
+    Parameters
+    ----------
+    gradient, output, convolved
+        (outputs, D); without the convolved features the scale's gradient is None or means nothing.
+    kernel_map
+        The map of the convolution.
+    """
+    if _for(gradient, kernel_map) is native:
+        return native.norm_relu_gradient(gradient, output, convolved)
+    gradient = torch.ops.aten.threshold_backward(gradient, output, 0)
+    return gradient, None if convolved is None else (gradient * convolved).sum(dim=0), gradient.sum(dim=0)
+
+
 def weight_gradient(features: Tensor, gradient: Tensor, weight: Tensor, kernel_map: KernelMap) -> Tensor:
     """Gradient (K, C, D) of the weight from the one (outputs, D) of the outputs."""
     return _for(features, kernel_map).weight_gradient(features, gradient, weight, kernel_map)
@@ -82,6 +154,11 @@ def gradients(
         module.convolve(gradient, transposed, kernel_map.transposed),
         module.weight_gradient(features, gradient, weight, kernel_map),
     )
+
+
+def maps() -> Maps:
+    """What builds voxels and kernel maps."""
+    return _chosen.maps
 
 
 def _for(features: Tensor, kernel_map: KernelMap) -> Products:

@@ -13,10 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ttt_kd_ros.sparse import kernel_map as maps
 from ttt_kd_ros.sparse.kernel_map import MASK_BITS, KernelMap
 from ttt_kd_ros.sparse.plain import weight_gradient
 
-__all__ = ["convolve", "problem", "suits", "weight_gradient"]
+__all__ = ["convolve", "maps", "problem", "suits", "weight_gradient"]
 
 
 def suits(features: Tensor, kernel_map: KernelMap) -> bool:

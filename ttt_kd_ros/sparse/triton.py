@@ -13,7 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ttt_kd_ros.sparse import kernel_map as maps
 from ttt_kd_ros.sparse.kernel_map import KernelMap
+
+__all__ = ["convolve", "maps", "problem", "suits", "weight_gradient"]
 
 MIN_TILE = 16
 """Least edge of a tile that Triton multiplies."""

@@ -4,18 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
-from ttt_kd_ros.sparse.kernel_map import (
-    COORDINATE_LIMIT,
-    Kept,
-    KernelMap,
-    crop_map,
-    downsampling_map,
-    pack,
-    submanifold_map,
-)
+from ttt_kd_ros.sparse.kernel_map import COORDINATE_LIMIT, Kept, KernelMap
+from ttt_kd_ros.sparse.products import maps
 
 
 @dataclass(frozen=True)
@@ -57,12 +49,7 @@ def voxelise(points: Tensor, voxel_size: float, batch: Tensor | None = None) -> 
     batch
         (N,) int64, scan of each point; one scan if None.
     """
-    cells = torch.floor(points / voxel_size).long()
-    scan = cells.new_zeros(len(cells)) if batch is None else batch
-    keys, inverse, counts = torch.unique(
-        pack(torch.cat([scan[:, None], cells], dim=1)), return_inverse=True, return_counts=True
-    )
-    return VoxelGrid(keys, inverse, counts)
+    return VoxelGrid(*maps().occupied_voxels(points, voxel_size, batch))
 
 
 def coordinate_range(voxel_size: float) -> float:
@@ -102,14 +89,14 @@ class Pyramid:
             (V,) bool, voxels of the finest level to keep; a coarse voxel stays if it holds one of them.
         """
         fine = Kept.of(keep)
-        neighbours, down = [crop_map(self.neighbours[0], fine, fine)], []
-        stem = neighbours[0] if self.stem is self.neighbours[0] else crop_map(self.stem, fine, fine)
+        neighbours, down = [maps().crop_map(self.neighbours[0], fine, fine)], []
+        stem = neighbours[0] if self.stem is self.neighbours[0] else maps().crop_map(self.stem, fine, fine)
         for kernel_map, same_level in zip(self.down, self.neighbours[1:], strict=True):
             held = keep.new_zeros(kernel_map.outputs)
             held[kernel_map.targets[fine.mask[kernel_map.sources]]] = True
             coarse = Kept.of(held)
-            down.append(crop_map(kernel_map, fine, coarse))
-            neighbours.append(crop_map(same_level, coarse, coarse))
+            down.append(maps().crop_map(kernel_map, fine, coarse))
+            neighbours.append(maps().crop_map(same_level, coarse, coarse))
             fine = coarse
         return Pyramid(stem, tuple(neighbours), tuple(down))
 
@@ -126,10 +113,10 @@ def build_pyramid(keys: Tensor, depth: int, stem_kernel_size: int = 3) -> Pyrami
     stem_kernel_size
         Kernel size of the first convolution.
     """
-    neighbours, down = [submanifold_map(keys, 3)], []
-    stem = neighbours[0] if stem_kernel_size == 3 else submanifold_map(keys, stem_kernel_size)
+    neighbours, down = [maps().submanifold_map(keys, 3)], []
+    stem = neighbours[0] if stem_kernel_size == 3 else maps().submanifold_map(keys, stem_kernel_size)
     for _ in range(depth - 1):
-        keys, kernel_map = downsampling_map(keys)
+        keys, kernel_map = maps().downsampling_map(keys)
         down.append(kernel_map)
-        neighbours.append(submanifold_map(keys, 3))
+        neighbours.append(maps().submanifold_map(keys, 3))
     return Pyramid(stem, tuple(neighbours), tuple(down))

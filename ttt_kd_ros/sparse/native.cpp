@@ -1,0 +1,316 @@
+// Sparse convolutions on a CPU: kernel maps, and products without a copy of the gathered rows. See native.py.
+//
+// Pairs (source, target) are sorted by kernel offset, and by their rows within an offset; those of offset k are
+// starts[k] to starts[k + 1]. Matrices are row by row. Sums are taken in an order that does not depend on the threads.
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <numeric>
+#include <vector>
+
+#if defined(__AVX512F__)
+constexpr int LANES = 16, ROWS = 8, WIDEST = 3;
+#elif defined(__AVX__)
+constexpr int LANES = 8, ROWS = 6, WIDEST = 2;
+#elif defined(__ARM_NEON)
+constexpr int LANES = 4, ROWS = 8, WIDEST = 3;
+#else
+constexpr int LANES = 4, ROWS = 6, WIDEST = 2;
+#endif
+
+using Row = int64_t;
+typedef float Vector __attribute__((vector_size(LANES * sizeof(float)), aligned(sizeof(float)), may_alias));
+
+static Vector load(const float* from) { return *reinterpret_cast<const Vector*>(from); }
+static void store(float* to, Vector values) { *reinterpret_cast<Vector*>(to) = values; }
+
+// out[r][0 .. WIDTH vectors) += in[r] (C values) times the columns of a matrix (C, D), for ROWS rows in registers.
+template <int WIDTH>
+static void add_products(const float* const* in, float* const* out, const float* matrix, int64_t C, int64_t D) {
+    Vector sum[ROWS][WIDTH];
+    for (int r = 0; r < ROWS; ++r)
+        for (int v = 0; v < WIDTH; ++v) sum[r][v] = load(out[r] + v * LANES);
+    for (int64_t c = 0; c < C; ++c, matrix += D)
+        for (int v = 0; v < WIDTH; ++v) {
+            const Vector columns = load(matrix + v * LANES);
+            for (int r = 0; r < ROWS; ++r) sum[r][v] += in[r][c] * columns;
+        }
+    for (int r = 0; r < ROWS; ++r)
+        for (int v = 0; v < WIDTH; ++v) store(out[r] + v * LANES, sum[r][v]);
+}
+
+// matrix (ROWS rows of D values, of which WIDTH vectors) += sum over n pairs of in[source][0 .. ROWS) times out[target].
+template <int WIDTH>
+static void add_outer_products(const float* in, const float* out, float* matrix, const Row* source, const Row* target,
+                               int64_t n, int64_t C, int64_t D) {
+    Vector sum[ROWS][WIDTH];
+    for (int r = 0; r < ROWS; ++r)
+        for (int v = 0; v < WIDTH; ++v) sum[r][v] = load(matrix + r * D + v * LANES);
+    for (int64_t i = 0; i < n; ++i) {
+        const float* values = in + source[i] * C;
+        for (int v = 0; v < WIDTH; ++v) {
+            const Vector gradient = load(out + target[i] * D + v * LANES);
+            for (int r = 0; r < ROWS; ++r) sum[r][v] += values[r] * gradient;
+        }
+    }
+    for (int r = 0; r < ROWS; ++r)
+        for (int v = 0; v < WIDTH; ++v) store(matrix + r * D + v * LANES, sum[r][v]);
+}
+
+// How many vectors of columns to take next of those that are left: no single one remains after wider ones.
+static int64_t width(int64_t left) { return left == WIDEST + 1 && WIDEST > 2 ? 2 : std::min<int64_t>(left, WIDEST); }
+
+// One offset's products for ROWS pairs.
+static void convolve_rows(const float* const* in, float* const* out, const float* matrix, int64_t C, int64_t D) {
+    float* at[ROWS];
+    std::copy(out, out + ROWS, at);
+    const float* const end = matrix + D;
+    for (int64_t left; (left = (end - matrix) / LANES) > 0;) {
+        const int64_t taken = width(left);
+        if (taken >= 3) add_products<WIDEST>(in, at, matrix, C, D);
+        else if (taken == 2) add_products<2>(in, at, matrix, C, D);
+        else add_products<1>(in, at, matrix, C, D);
+        matrix += taken * LANES;
+        for (float*& place : at) place += taken * LANES;
+    }
+    for (int64_t d = 0; d < end - matrix; ++d)
+        for (int r = 0; r < ROWS; ++r)
+            for (int64_t c = 0; c < C; ++c) at[r][d] += in[r][c] * matrix[c * D + d];
+}
+
+// What follows a convolution, on one row: rectified = relu(row * scale + shift + residual).
+static void norm_and_rectify(const float* row, const float* scale, const float* shift, const float* residual,
+                             float* rectified, int64_t D) {
+    for (int64_t d = 0; d < D; ++d) {
+        const float normed = row[d] * scale[d] + shift[d] + (residual ? residual[d] : 0.0f);
+        rectified[d] = normed < 0.0f ? 0.0f : normed;  // what is not a number stays so
+    }
+}
+
+// outputs (count, D) from inputs (.., C) and weight (K, C, D), in blocks of outputs that stay in the cache; where there
+// is a scale, also rectified (count, D) of them, which may be the outputs themselves.
+extern "C" void convolve(const float* inputs, const float* weight, float* outputs, const Row* sources,
+                         const Row* targets, const int64_t* starts, int64_t K, int64_t count, int64_t C, int64_t D,
+                         int64_t block, const float* scale, const float* shift, const float* residual,
+                         float* rectified) {
+    const int64_t blocks = (count + block - 1) / block;
+#pragma omp parallel
+    {
+        std::vector<float> nowhere(D);  // where the rows go that fill up the last ROWS of an offset
+#pragma omp for schedule(dynamic)
+        for (int64_t b = 0; b < blocks; ++b) {
+            const Row from = b * block, to = std::min(count, from + block);
+            std::fill(outputs + from * D, outputs + to * D, 0.0f);
+            for (int64_t k = 0; k < K; ++k) {
+                const Row* const first = std::lower_bound(targets + starts[k], targets + starts[k + 1], from);
+                const Row* const last = std::lower_bound(first, targets + starts[k + 1], to);
+                const Row* const source = sources + (first - targets);
+                for (int64_t i = 0, n = last - first; i < n; i += ROWS) {
+                    const float* in[ROWS];
+                    float* out[ROWS];
+                    for (int r = 0; r < ROWS; ++r) {
+                        in[r] = inputs + source[std::min(i + r, n - 1)] * C;
+                        out[r] = i + r < n ? outputs + first[i + r] * D : nowhere.data();
+                    }
+                    convolve_rows(in, out, weight + k * C * D, C, D);
+                }
+            }
+            for (Row row = from; scale && row < to; ++row)
+                norm_and_rectify(outputs + row * D, scale, shift, residual ? residual + row * D : nullptr,
+                                 rectified + row * D, D);
+        }
+    }
+}
+
+// From the gradient (count, D) of what was rectified: masked (count, D) that of the normed rows, and for each block of
+// rows the sums (2, D) of it and of its products with the convolved rows, if there are any.
+extern "C" void norm_relu_gradient(const float* gradient, const float* rectified, const float* convolved,
+                                   int64_t count, int64_t D, int64_t block, float* masked, float* sums) {
+    const int64_t blocks = (count + block - 1) / block;
+#pragma omp parallel for schedule(dynamic)
+    for (int64_t b = 0; b < blocks; ++b) {
+        float* const sum = sums + b * 2 * D;
+        float* const product = sum + D;
+        std::fill(sum, sum + 2 * D, 0.0f);
+        for (Row row = b * block; row < std::min(count, (b + 1) * block); ++row) {
+            const float* const outside = gradient + row * D;
+            const float* const on = rectified + row * D;
+            float* const inside = masked + row * D;
+            for (int64_t d = 0; d < D; ++d) inside[d] = on[d] <= 0.0f ? 0.0f : outside[d];
+            for (int64_t d = 0; d < D; ++d) sum[d] += inside[d];
+            if (!convolved) continue;
+            for (int64_t d = 0; d < D; ++d) product[d] += inside[d] * convolved[row * D + d];
+        }
+    }
+}
+
+// ROWS rows of one offset's gradient, or the fewer that are left, from n pairs.
+static void weight_gradient_rows(const float* in, const float* out, float* matrix, const Row* source,
+                                 const Row* target, int64_t n, int64_t rows, int64_t C, int64_t D) {
+    int64_t d = 0;
+    for (int64_t left; rows == ROWS && (left = (D - d) / LANES) > 0;) {
+        const int64_t taken = width(left);
+        if (taken >= 3) add_outer_products<WIDEST>(in, out + d, matrix + d, source, target, n, C, D);
+        else if (taken == 2) add_outer_products<2>(in, out + d, matrix + d, source, target, n, C, D);
+        else add_outer_products<1>(in, out + d, matrix + d, source, target, n, C, D);
+        d += taken * LANES;
+    }
+    if (d == D) return;
+    for (int64_t i = 0; i < n; ++i)
+        for (int64_t r = 0; r < rows; ++r)
+            for (int64_t e = d; e < D; ++e) matrix[r * D + e] += in[source[i] * C + r] * out[target[i] * D + e];
+}
+
+// gradient (K, C, D) of the weight from inputs (.., C) and the outputs' gradients (.., D), in blocks of pairs.
+extern "C" void weight_gradient(const float* inputs, const float* outputs, float* gradient, const Row* sources,
+                                const Row* targets, const int64_t* starts, int64_t K, int64_t C, int64_t D,
+                                int64_t block) {
+    const int64_t tiles = (C + ROWS - 1) / ROWS;
+    std::fill(gradient, gradient + K * C * D, 0.0f);
+#pragma omp parallel for schedule(dynamic)
+    for (int64_t tile = 0; tile < K * tiles; ++tile) {
+        const int64_t k = tile / tiles, c = tile % tiles * ROWS;
+        for (int64_t i = starts[k]; i < starts[k + 1]; i += block)
+            weight_gradient_rows(inputs + c, outputs, gradient + (k * C + c) * D, sources + i, targets + i,
+                                 std::min(block, starts[k + 1] - i), std::min<int64_t>(ROWS, C - c), C, D);
+    }
+}
+
+// Where the voxels of a column of the kernel are, for each voxel in turn: found(z, input, output).
+template <typename Found>
+static void walk_column(const int64_t* keys, int64_t count, int64_t delta, int64_t size, Found found) {
+    Row below = 0;
+    for (Row output = 0; output < count; ++output) {
+        const int64_t lowest = keys[output] + delta;
+        while (below < count && keys[below] < lowest) ++below;
+        for (Row input = below; input < count && keys[input] < lowest + size; ++input)
+            found(keys[input] - lowest, input, output);
+    }
+}
+
+// counts (columns * size): pairs of the offsets of one half of a submanifold kernel.
+extern "C" void count_submanifold(const int64_t* keys, int64_t count, const int64_t* deltas, int64_t columns,
+                                  int64_t size, int64_t* counts) {
+#pragma omp parallel for schedule(dynamic)
+    for (int64_t column = 0; column < columns; ++column) {
+        int64_t* const of_column = counts + column * size;
+        std::fill(of_column, of_column + size, 0);
+        walk_column(keys, count, deltas[column], size, [&](int64_t z, Row, Row) { ++of_column[z]; });
+    }
+}
+
+// The pairs of these offsets, which begin at starts, and of their mirror images, which begin at mirrored. The first
+// column is its own mirror image.
+extern "C" void fill_submanifold(const int64_t* keys, int64_t count, const int64_t* deltas, int64_t columns,
+                                 int64_t size, const int64_t* starts, const int64_t* mirrored, Row* sources,
+                                 Row* targets) {
+#pragma omp parallel for schedule(dynamic)
+    for (int64_t column = 0; column < columns; ++column) {
+        std::vector<int64_t> at(starts + column * size, starts + (column + 1) * size);
+        std::vector<int64_t> mirror(mirrored + column * size, mirrored + (column + 1) * size);
+        walk_column(keys, count, deltas[column], size, [&](int64_t z, Row input, Row output) {
+            sources[at[z]] = input;
+            targets[at[z]++] = output;
+            if (column == 0) return;
+            sources[mirror[z]] = output;
+            targets[mirror[z]++] = input;
+        });
+    }
+}
+
+// counts (K): the pairs whose input and output are kept.
+extern "C" void count_kept(const Row* sources, const Row* targets, const int64_t* starts, int64_t K,
+                           const bool* inputs, const bool* outputs, int64_t* counts) {
+#pragma omp parallel for schedule(dynamic)
+    for (int64_t k = 0; k < K; ++k) {
+        counts[k] = 0;
+        for (int64_t i = starts[k]; i < starts[k + 1]; ++i) counts[k] += inputs[sources[i]] & outputs[targets[i]];
+    }
+}
+
+// These pairs by their new rows, those of offset k from new_starts[k] on.
+extern "C" void fill_kept(const Row* sources, const Row* targets, const int64_t* starts, int64_t K,
+                          const bool* inputs, const bool* outputs, const Row* input_rank, const Row* output_rank,
+                          const int64_t* new_starts, Row* new_sources, Row* new_targets) {
+#pragma omp parallel for schedule(dynamic)
+    for (int64_t k = 0; k < K; ++k)
+        for (int64_t i = starts[k], at = new_starts[k]; i < starts[k + 1]; ++i)
+            if (inputs[sources[i]] & outputs[targets[i]]) {
+                new_sources[at] = input_rank[sources[i]];
+                new_targets[at++] = output_rank[targets[i]];
+            }
+}
+
+// The distinct ones of keys that are not negative, ascending, and which of them each key is. Returns how many there are.
+static int64_t distinct(const std::vector<int64_t>& keys, int64_t* found, Row* inverse) {
+    constexpr int BITS = 11, DIGITS = 1 << BITS;
+    struct Place { int64_t key; Row row; };
+    const int64_t count = keys.size();
+    std::vector<Place> places(count), sorted(count);
+    int64_t varying = 0;
+    for (int64_t i = 0; i < count; ++i) {
+        places[i] = {keys[i], i};
+        varying |= keys[i] ^ keys[0];
+    }
+    for (int shift = 0; shift < 63; shift += BITS) {
+        if ((varying >> shift & (DIGITS - 1)) == 0) continue;
+        std::vector<int64_t> next(DIGITS + 1);
+        for (const Place& place : places) ++next[(place.key >> shift & (DIGITS - 1)) + 1];
+        std::partial_sum(next.begin(), next.end(), next.begin());
+        for (const Place& place : places) sorted[next[place.key >> shift & (DIGITS - 1)]++] = place;
+        places.swap(sorted);
+    }
+    int64_t groups = 0;
+    for (int64_t i = 0; i < count; ++i) {
+        if (i == 0 || places[i].key != places[i - 1].key) found[groups++] = places[i].key;
+        inverse[places[i].row] = groups - 1;
+    }
+    return groups;
+}
+
+// Keys of the voxels that hold points (count, 3), the voxel of each point, and the points in each voxel. Returns how
+// many voxels there are. Batch, x, y and z are packed each plus its bias and moved to its place.
+extern "C" int64_t occupied_voxels(const float* points, const int64_t* batch, int64_t count, const float* voxel_size,
+                                   const int64_t* biases, const int64_t* shifts, int64_t* found, Row* inverse,
+                                   int64_t* counts) {
+    std::vector<int64_t> keys(count);
+    for (int64_t i = 0; i < count; ++i) {
+        keys[i] = (batch[i] + biases[0]) << shifts[0];
+        for (int axis = 0; axis < 3; ++axis) {
+            const int64_t cell = static_cast<int64_t>(std::floor(points[3 * i + axis] / *voxel_size));
+            keys[i] |= (cell + biases[axis + 1]) << shifts[axis + 1];
+        }
+    }
+    const int64_t voxels = distinct(keys, found, inverse);
+    std::fill(counts, counts + voxels, 0);
+    for (int64_t i = 0; i < count; ++i) ++counts[inverse[i]];
+    return voxels;
+}
+
+// Keys of the voxels of twice the size that hold voxels, and the pairs that connect them, sorted by the place in the
+// coarse voxel. Returns how many coarse voxels there are.
+extern "C" int64_t downsampling(const int64_t* keys, int64_t count, const int64_t* biases, const int64_t* shifts,
+                                int64_t* found, Row* sources, Row* targets, int64_t* counts) {
+    std::vector<int64_t> coarse(count);
+    std::vector<Row> parent(count);
+    std::vector<int> place(count);
+    std::fill(counts, counts + 8, 0);
+    for (int64_t i = 0; i < count; ++i) {
+        coarse[i] = keys[i] >> shifts[0] << shifts[0];
+        for (int axis = 1; axis < 4; ++axis) {  // biases are even, and half the range
+            const int64_t biased = keys[i] >> shifts[axis] & (2 * biases[axis] - 1);
+            coarse[i] |= (biased + biases[axis]) >> 1 << shifts[axis];
+            place[i] = 2 * place[i] + (biased & 1);
+        }
+        ++counts[place[i]];
+    }
+    const int64_t voxels = distinct(coarse, found, parent.data());
+    int64_t at[8];
+    std::exclusive_scan(counts, counts + 8, at, int64_t{0});
+    for (int64_t i = 0; i < count; ++i) {
+        sources[at[place[i]]] = i;
+        targets[at[place[i]]++] = parent[i];
+    }
+    return voxels;
+}

@@ -1,0 +1,87 @@
+"""Products on CPUs by this package's own kernels (`native.cpp`).
+
+They gather, multiply and add up in one go: products stay in registers, the outputs of a block in the cache.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ttt_kd_ros.sparse import native_maps as maps
+from ttt_kd_ros.sparse.compiled import CompileError
+from ttt_kd_ros.sparse.kernel_map import KernelMap
+from ttt_kd_ros.sparse.native_library import library, run
+
+__all__ = ["convolve", "convolve_norm_relu", "maps", "norm_relu_gradient", "problem", "suits", "weight_gradient"]
+
+OUTPUTS_AT_ONCE, PAIRS_AT_ONCE = 1024, 1024
+"""How many outputs and pairs of small networks stay in the cache."""
+
+
+def problem(device: torch.device) -> str:
+    """Why they cannot be used on a device, and the mend; empty if they can be tried."""
+    if device.type != "cpu":
+        return "they compute on CPUs; set the parameter 'device' to cpu or 'sparse_backend' to triton or torch"
+    try:
+        library()
+    except CompileError as error:
+        return str(error)
+    return ""
+
+
+def suits(features: Tensor, kernel_map: KernelMap) -> bool:
+    """Whether the kernels know the type."""
+    return features.is_cpu and features.dtype is torch.float32
+
+
+def convolve(features: Tensor, weight: Tensor, kernel_map: KernelMap) -> Tensor:
+    """(outputs, D) from (inputs, C) and (K, C, D), without a gradient."""
+    outputs = features.new_empty(kernel_map.outputs, weight.shape[2])
+    _convolve(features, weight, kernel_map, outputs, None, None, None, None)
+    return outputs
+
+
+def convolve_norm_relu(
+    features: Tensor,
+    weight: Tensor,
+    scale: Tensor,
+    shift: Tensor,
+    residual: Tensor | None,
+    kernel_map: KernelMap,
+    keep: bool,
+) -> tuple[Tensor, Tensor | None]:
+    """See `ttt_kd_ros.sparse.products.convolve_norm_relu`."""
+    convolved = features.new_empty(kernel_map.outputs, weight.shape[2])
+    output = torch.empty_like(convolved) if keep else convolved
+    residual = None if residual is None else residual.contiguous()
+    _convolve(features, weight, kernel_map, convolved, scale.contiguous(), shift.contiguous(), residual, output)
+    return output, convolved if keep else None
+
+
+def _convolve(
+    features: Tensor, weight: Tensor, kernel_map: KernelMap, outputs: Tensor, *norm_and_rectified: Tensor | None
+) -> None:
+    pairs = (kernel_map.sources, kernel_map.targets, kernel_map.starts)
+    offsets, channels, out_channels = weight.shape
+    sizes = (offsets, kernel_map.outputs, channels, out_channels, OUTPUTS_AT_ONCE)
+    run("convolve", features.contiguous(), weight.contiguous(), outputs, *pairs, *sizes, *norm_and_rectified)
+
+
+def norm_relu_gradient(gradient: Tensor, output: Tensor, convolved: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """See `ttt_kd_ros.sparse.products.norm_relu_gradient`."""
+    count, channels = gradient.shape
+    masked = torch.empty_like(gradient)
+    sums = gradient.new_empty(-(-count // OUTPUTS_AT_ONCE), 2, channels)
+    run("norm_relu_gradient", gradient, output, convolved, count, channels, OUTPUTS_AT_ONCE, masked, sums)
+    of_shift, of_scale = sums.sum(dim=0)
+    return masked, of_scale, of_shift
+
+
+def weight_gradient(features: Tensor, gradient: Tensor, weight: Tensor, kernel_map: KernelMap) -> Tensor:
+    """Gradient (K, C, D) of the weight from the one (outputs, D) of the outputs."""
+    features, gradient = features.contiguous(), gradient.contiguous()
+    result = gradient.new_empty(weight.shape)
+    pairs = (kernel_map.sources, kernel_map.targets, kernel_map.starts)
+    run("weight_gradient", features, gradient, result, *pairs, *weight.shape, PAIRS_AT_ONCE)
+    return result
