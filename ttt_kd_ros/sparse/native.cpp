@@ -40,21 +40,21 @@ static void add_products(const float* const* in, float* const* out, const float*
         for (int v = 0; v < WIDTH; ++v) store(out[r] + v * LANES, sum[r][v]);
 }
 
-// matrix (ROWS rows of D values, of which WIDTH vectors) += sum over n pairs of in[source][0 .. ROWS) times out[target].
-template <int WIDTH>
+// matrix (COUNT rows of D values, WIDTH vectors of each) += sum over n pairs of in[source][0 .. COUNT) * out[target].
+template <int WIDTH, int COUNT>
 static void add_outer_products(const float* in, const float* out, float* matrix, const Row* source, const Row* target,
                                int64_t n, int64_t C, int64_t D) {
-    Vector sum[ROWS][WIDTH];
-    for (int r = 0; r < ROWS; ++r)
+    Vector sum[COUNT][WIDTH];
+    for (int r = 0; r < COUNT; ++r)
         for (int v = 0; v < WIDTH; ++v) sum[r][v] = load(matrix + r * D + v * LANES);
     for (int64_t i = 0; i < n; ++i) {
         const float* values = in + source[i] * C;
         for (int v = 0; v < WIDTH; ++v) {
             const Vector gradient = load(out + target[i] * D + v * LANES);
-            for (int r = 0; r < ROWS; ++r) sum[r][v] += values[r] * gradient;
+            for (int r = 0; r < COUNT; ++r) sum[r][v] += values[r] * gradient;
         }
     }
-    for (int r = 0; r < ROWS; ++r)
+    for (int r = 0; r < COUNT; ++r)
         for (int v = 0; v < WIDTH; ++v) store(matrix + r * D + v * LANES, sum[r][v]);
 }
 
@@ -130,35 +130,47 @@ extern "C" void norm_relu_gradient(const float* gradient, const float* rectified
     const int64_t blocks = (count + block - 1) / block;
 #pragma omp parallel for schedule(dynamic)
     for (int64_t b = 0; b < blocks; ++b) {
-        float* const sum = sums + b * 2 * D;
-        float* const product = sum + D;
-        std::fill(sum, sum + 2 * D, 0.0f);
-        for (Row row = b * block; row < std::min(count, (b + 1) * block); ++row) {
-            const float* const outside = gradient + row * D;
-            const float* const on = rectified + row * D;
-            float* const inside = masked + row * D;
-            for (int64_t d = 0; d < D; ++d) inside[d] = on[d] <= 0.0f ? 0.0f : outside[d];
-            for (int64_t d = 0; d < D; ++d) sum[d] += inside[d];
-            if (!convolved) continue;
-            for (int64_t d = 0; d < D; ++d) product[d] += inside[d] * convolved[row * D + d];
+        const Row from = b * block, to = std::min(count, from + block);
+        int64_t d = 0;
+        for (; d + LANES <= D; d += LANES) {
+            Vector sum{}, product{};
+            for (int64_t at = from * D + d; at < to * D; at += D) {
+                const Vector inside = load(rectified + at) <= 0.0f ? Vector{} : load(gradient + at);
+                store(masked + at, inside);
+                sum += inside;
+                if (convolved) product += inside * load(convolved + at);
+            }
+            store(sums + b * 2 * D + d, sum);
+            store(sums + (b * 2 + 1) * D + d, product);
+        }
+        for (; d < D; ++d) {
+            float sum = 0, product = 0;
+            for (int64_t at = from * D + d; at < to * D; at += D) {
+                masked[at] = rectified[at] <= 0.0f ? 0.0f : gradient[at];
+                sum += masked[at];
+                if (convolved) product += masked[at] * convolved[at];
+            }
+            sums[b * 2 * D + d] = sum;
+            sums[(b * 2 + 1) * D + d] = product;
         }
     }
 }
 
-// ROWS rows of one offset's gradient, or the fewer that are left, from n pairs.
-static void weight_gradient_rows(const float* in, const float* out, float* matrix, const Row* source,
-                                 const Row* target, int64_t n, int64_t rows, int64_t C, int64_t D) {
+// COUNT rows of one offset's gradient from n pairs.
+template <int COUNT>
+static void add_weight_gradient(const float* in, const float* out, float* matrix, const Row* source, const Row* target,
+                                int64_t n, int64_t C, int64_t D) {
     int64_t d = 0;
-    for (int64_t left; rows == ROWS && (left = (D - d) / LANES) > 0;) {
+    for (int64_t left; (left = (D - d) / LANES) > 0;) {
         const int64_t taken = width(left);
-        if (taken >= 3) add_outer_products<WIDEST>(in, out + d, matrix + d, source, target, n, C, D);
-        else if (taken == 2) add_outer_products<2>(in, out + d, matrix + d, source, target, n, C, D);
-        else add_outer_products<1>(in, out + d, matrix + d, source, target, n, C, D);
+        if (taken >= 3) add_outer_products<WIDEST, COUNT>(in, out + d, matrix + d, source, target, n, C, D);
+        else if (taken == 2) add_outer_products<2, COUNT>(in, out + d, matrix + d, source, target, n, C, D);
+        else add_outer_products<1, COUNT>(in, out + d, matrix + d, source, target, n, C, D);
         d += taken * LANES;
     }
     if (d == D) return;
     for (int64_t i = 0; i < n; ++i)
-        for (int64_t r = 0; r < rows; ++r)
+        for (int r = 0; r < COUNT; ++r)
             for (int64_t e = d; e < D; ++e) matrix[r * D + e] += in[source[i] * C + r] * out[target[i] * D + e];
 }
 
@@ -166,14 +178,18 @@ static void weight_gradient_rows(const float* in, const float* out, float* matri
 extern "C" void weight_gradient(const float* inputs, const float* outputs, float* gradient, const Row* sources,
                                 const Row* targets, const int64_t* starts, int64_t K, int64_t C, int64_t D,
                                 int64_t block) {
-    const int64_t tiles = (C + ROWS - 1) / ROWS;
-    std::fill(gradient, gradient + K * C * D, 0.0f);
 #pragma omp parallel for schedule(dynamic)
-    for (int64_t tile = 0; tile < K * tiles; ++tile) {
-        const int64_t k = tile / tiles, c = tile % tiles * ROWS;
-        for (int64_t i = starts[k]; i < starts[k + 1]; i += block)
-            weight_gradient_rows(inputs + c, outputs, gradient + (k * C + c) * D, sources + i, targets + i,
-                                 std::min(block, starts[k + 1] - i), std::min<int64_t>(ROWS, C - c), C, D);
+    for (int64_t k = 0; k < K; ++k) {
+        float* const matrix = gradient + k * C * D;
+        std::fill(matrix, matrix + C * D, 0.0f);
+        for (int64_t i = starts[k]; i < starts[k + 1]; i += block) {
+            const int64_t n = std::min(block, starts[k + 1] - i);
+            int64_t c = 0;
+            for (; c + ROWS <= C; c += ROWS)
+                add_weight_gradient<ROWS>(inputs + c, outputs, matrix + c * D, sources + i, targets + i, n, C, D);
+            for (; c < C; ++c)
+                add_weight_gradient<1>(inputs + c, outputs, matrix + c * D, sources + i, targets + i, n, C, D);
+        }
     }
 }
 

@@ -15,7 +15,7 @@ from ttt_kd_ros.sparse.native_library import library, run
 
 __all__ = ["convolve", "convolve_norm_relu", "maps", "norm_relu_gradient", "problem", "suits", "weight_gradient"]
 
-OUTPUTS_AT_ONCE, PAIRS_AT_ONCE = 1024, 1024
+OUTPUTS_AT_ONCE, PAIRS_AT_ONCE = 1024, 512
 """How many outputs and pairs of small networks stay in the cache."""
 
 
