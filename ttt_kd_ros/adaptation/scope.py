@@ -53,8 +53,7 @@ class Scope:
     @torch.no_grad()
     def pull(self, source: Mapping[str, Tensor], share: float) -> None:
         """Move what the optimizer moves a share of the way back to the source weights."""
-        for name, parameter in zip(self._names, self.parameters, strict=True):
-            parameter.lerp_(source[name], share)
+        torch._foreach_lerp_(list(self.parameters), [source[name] for name in self._names], share)
 
     def weights(self) -> Mapping[str, Tensor]:
         """Weights, by their name in the backbone, that stand in for the backbone's own in a step."""

@@ -362,8 +362,10 @@ def _optimizer(parameters: list[nn.Parameter], settings: AdaptationSettings) -> 
     if settings.optimizer == "sgd":
         return torch.optim.SGD(parameters, lr=settings.learning_rate, momentum=0.9)
     kind = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
-    on_gpu = parameters[0].device.type == "cuda"
-    return kind(parameters, lr=settings.learning_rate, fused=on_gpu or None, capturable=on_gpu)
+    device = parameters[0].device.type
+    return kind(
+        parameters, lr=settings.learning_rate, fused=device in ("cpu", "cuda") or None, capturable=device == "cuda"
+    )
 
 
 def _copy(module: nn.Module) -> dict[str, Tensor]:

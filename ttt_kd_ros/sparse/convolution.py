@@ -53,17 +53,18 @@ class _ConvolutionNormReLU(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         features, weight, scale, convolved, output = ctx.saved_tensors
         needs = ctx.needs_input_grad
-        gradient, of_scale, of_shift = products.norm_relu_gradient(
-            gradient.contiguous(), output, convolved, ctx.kernel_map
+        of_normed, of_convolved, of_scale, of_shift = products.norm_relu_gradient(
+            gradient.contiguous(), output, convolved, scale, ctx.kernel_map
         )
-        transposed = (weight * scale).transpose(1, 2)
-        of_features, of_weight = _gradients(features, gradient, weight, transposed, ctx.kernel_map, needs[:2])
+        of_features, of_weight = _gradients(
+            features, of_convolved, weight, weight.transpose(1, 2), ctx.kernel_map, needs[:2]
+        )
         return (
             of_features,
-            None if of_weight is None else of_weight * scale,
+            of_weight,
             of_scale if needs[2] else None,
             of_shift if needs[3] else None,
-            gradient if needs[4] else None,
+            of_normed if needs[4] else None,
             None,
         )
 

@@ -31,11 +31,12 @@ static void add_products(const float* const* in, float* const* out, const float*
     Vector sum[ROWS][WIDTH];
     for (int r = 0; r < ROWS; ++r)
         for (int v = 0; v < WIDTH; ++v) sum[r][v] = load(out[r] + v * LANES);
-    for (int64_t c = 0; c < C; ++c, matrix += D)
-        for (int v = 0; v < WIDTH; ++v) {
-            const Vector columns = load(matrix + v * LANES);
-            for (int r = 0; r < ROWS; ++r) sum[r][v] += in[r][c] * columns;
-        }
+    for (int64_t c = 0; c < C; ++c, matrix += D) {
+        Vector columns[WIDTH];
+        for (int v = 0; v < WIDTH; ++v) columns[v] = load(matrix + v * LANES);
+        for (int r = 0; r < ROWS; ++r)
+            for (int v = 0; v < WIDTH; ++v) sum[r][v] += in[r][c] * columns[v];
+    }
     for (int r = 0; r < ROWS; ++r)
         for (int v = 0; v < WIDTH; ++v) store(out[r] + v * LANES, sum[r][v]);
 }
@@ -49,10 +50,10 @@ static void add_outer_products(const float* in, const float* out, float* matrix,
         for (int v = 0; v < WIDTH; ++v) sum[r][v] = load(matrix + r * D + v * LANES);
     for (int64_t i = 0; i < n; ++i) {
         const float* values = in + source[i] * C;
-        for (int v = 0; v < WIDTH; ++v) {
-            const Vector gradient = load(out + target[i] * D + v * LANES);
-            for (int r = 0; r < COUNT; ++r) sum[r][v] += values[r] * gradient;
-        }
+        Vector gradient[WIDTH];
+        for (int v = 0; v < WIDTH; ++v) gradient[v] = load(out + target[i] * D + v * LANES);
+        for (int r = 0; r < COUNT; ++r)
+            for (int v = 0; v < WIDTH; ++v) sum[r][v] += values[r] * gradient[v];
     }
     for (int r = 0; r < COUNT; ++r)
         for (int v = 0; v < WIDTH; ++v) store(matrix + r * D + v * LANES, sum[r][v]);
@@ -123,22 +124,26 @@ extern "C" void convolve(const float* inputs, const float* weight, float* output
     }
 }
 
-// From the gradient (count, D) of what was rectified: masked (count, D) that of the normed rows, and for each block of
-// rows the sums (2, D) of it and of its products with the convolved rows, if there are any.
-extern "C" void norm_relu_gradient(const float* gradient, const float* rectified, const float* convolved,
-                                   int64_t count, int64_t D, int64_t block, float* masked, float* sums) {
+// From the gradient (count, D) of what was rectified: normed (count, D) that of the normed rows and convolved (count, D)
+// that of the convolved ones, and for each block of rows the sums (2, D) of the first and of its products with the
+// convolved rows, if there are any.
+extern "C" void norm_relu_gradient(const float* gradient, const float* rectified, const float* rows,
+                                   const float* scale, int64_t count, int64_t D, int64_t block, float* normed,
+                                   float* convolved, float* sums) {
     const int64_t blocks = (count + block - 1) / block;
 #pragma omp parallel for schedule(dynamic)
     for (int64_t b = 0; b < blocks; ++b) {
         const Row from = b * block, to = std::min(count, from + block);
         int64_t d = 0;
         for (; d + LANES <= D; d += LANES) {
+            const Vector factor = load(scale + d);
             Vector sum{}, product{};
             for (int64_t at = from * D + d; at < to * D; at += D) {
                 const Vector inside = load(rectified + at) <= 0.0f ? Vector{} : load(gradient + at);
-                store(masked + at, inside);
+                store(normed + at, inside);
+                store(convolved + at, inside * factor);
                 sum += inside;
-                if (convolved) product += inside * load(convolved + at);
+                if (rows) product += inside * load(rows + at);
             }
             store(sums + b * 2 * D + d, sum);
             store(sums + (b * 2 + 1) * D + d, product);
@@ -146,9 +151,10 @@ extern "C" void norm_relu_gradient(const float* gradient, const float* rectified
         for (; d < D; ++d) {
             float sum = 0, product = 0;
             for (int64_t at = from * D + d; at < to * D; at += D) {
-                masked[at] = rectified[at] <= 0.0f ? 0.0f : gradient[at];
-                sum += masked[at];
-                if (convolved) product += masked[at] * convolved[at];
+                normed[at] = rectified[at] <= 0.0f ? 0.0f : gradient[at];
+                convolved[at] = normed[at] * scale[d];
+                sum += normed[at];
+                if (rows) product += normed[at] * rows[at];
             }
             sums[b * 2 * D + d] = sum;
             sums[(b * 2 + 1) * D + d] = product;

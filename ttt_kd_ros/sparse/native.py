@@ -68,14 +68,20 @@ def _convolve(
     run("convolve", features.contiguous(), weight.contiguous(), outputs, *pairs, *sizes, *norm_and_rectified)
 
 
-def norm_relu_gradient(gradient: Tensor, output: Tensor, convolved: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+def norm_relu_gradient(
+    gradient: Tensor, output: Tensor, convolved: Tensor | None, scale: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """See `ttt_kd_ros.sparse.products.norm_relu_gradient`."""
     count, channels = gradient.shape
-    masked = torch.empty_like(gradient)
+    of_normed, of_convolved = torch.empty_like(gradient), torch.empty_like(gradient)
     sums = gradient.new_empty(-(-count // OUTPUTS_AT_ONCE), 2, channels)
-    run("norm_relu_gradient", gradient, output, convolved, count, channels, OUTPUTS_AT_ONCE, masked, sums)
+    results = (of_normed, of_convolved, sums)
+    run(
+        "norm_relu_gradient", gradient, output, convolved, scale.contiguous(), count, channels, OUTPUTS_AT_ONCE,
+        *results,
+    )  # fmt: skip
     of_shift, of_scale = sums.sum(dim=0)
-    return masked, of_scale, of_shift
+    return of_normed, of_convolved, of_scale, of_shift
 
 
 def weight_gradient(features: Tensor, gradient: Tensor, weight: Tensor, kernel_map: KernelMap) -> Tensor:

@@ -15,7 +15,7 @@ SOURCE = Path(__file__).with_name("native.cpp")
 # Arguments of the kernels: arrays and sizes, in their order.
 _SIGNATURES = {
     "convolve": "aaaaaasssssaaaa",
-    "norm_relu_gradient": "aaasssaa",
+    "norm_relu_gradient": "aaaasssaaa",
     "weight_gradient": "aaaaaassss",
     "count_submanifold": "asassa",
     "fill_submanifold": "asassaaaa",

@@ -109,21 +109,25 @@ def convolve_norm_relu(
 
 
 def norm_relu_gradient(
-    gradient: Tensor, output: Tensor, convolved: Tensor | None, kernel_map: KernelMap
-) -> tuple[Tensor, Tensor | None, Tensor]:
-    """Gradients of the normed features, and of the scale and shift, from that of the output of `convolve_norm_relu`.
+    gradient: Tensor, output: Tensor, convolved: Tensor | None, scale: Tensor, kernel_map: KernelMap
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
+    """Gradients of the normed and of the convolved features, of the scale and of the shift.
 
     Parameters
     ----------
     gradient, output, convolved
-        (outputs, D); without the convolved features the scale's gradient is None or means nothing.
+        (outputs, D), of the output of `convolve_norm_relu`, and its results; without the convolved features the scale's
+        gradient is None or means nothing.
+    scale
+        (D,).
     kernel_map
         The map of the convolution.
     """
     if _for(gradient, kernel_map) is native:
-        return native.norm_relu_gradient(gradient, output, convolved)
-    gradient = torch.ops.aten.threshold_backward(gradient, output, 0)
-    return gradient, None if convolved is None else (gradient * convolved).sum(dim=0), gradient.sum(dim=0)
+        return native.norm_relu_gradient(gradient, output, convolved, scale)
+    of_normed = torch.ops.aten.threshold_backward(gradient, output, 0)
+    of_scale = None if convolved is None else (of_normed * convolved).sum(dim=0)
+    return of_normed, of_normed * scale, of_scale, of_normed.sum(dim=0)
 
 
 def weight_gradient(features: Tensor, gradient: Tensor, weight: Tensor, kernel_map: KernelMap) -> Tensor:
