@@ -23,8 +23,9 @@ TIME_JUMP = "time jump"
 class ScheduledSegmenter:
     """A segmenter of a stream of scans, which adapts on the settings' schedule.
 
-    In the background the scans are labelled with the newest weights that were trained beside; the report of a scan is
-    that of the training whose weights came with it, ``background`` if none came. While the latest scan trained on is
+    In the background the scans are labelled with the newest weights that were trained beside; frames with pictures are
+    trained on, and so are those that `learn` gets. The report of a scan is that of the training whose weights came with
+    it, ``background`` if none came. While the latest scan trained on is
     not trusted (`AdaptationSettings.trust`) or familiar, the source weights label.
 
     Parameters
@@ -121,6 +122,11 @@ class ScheduledSegmenter:
             return replace(answer, adaptation=replace(answer.adaptation, reset_by=TIME_JUMP))
         return answer
 
+    def learn(self, frame: Frame) -> None:
+        """Let a frame wait for training in the background, if it has pictures."""
+        if self._trainer is not None and frame.views and self._settings.resolved().steps:
+            self._skipped += self._trainer.offer(self._start, frame)
+
     def _has_jumped(self, stamp: int) -> bool:
         settings, last = self._settings, self._last_stamp
         if stamp:
@@ -133,8 +139,8 @@ class ScheduledSegmenter:
         answer = self._segmenter.segment(frame)
         if answer.adaptation.reset_by:
             self._begin_anew()
-        elif frame.views and self._settings.resolved().steps:
-            self._skipped += trainer.offer(self._start, frame)
+        elif self._settings.resolved().steps:
+            self.learn(frame)
             answer = replace(answer, adaptation=self._report(answer.adaptation, trained))
         return replace(answer, adaptation=replace(answer.adaptation, skipped=self._skipped))
 

@@ -55,6 +55,7 @@ class FakeSegmenter:
         self.refusal = ""
         self.dues: list[float] = []
         self.report = AdaptationReport(0, "off")
+        self.lessons: list[Frame] = []
 
     def segment(self, frame: Frame, due: float = math.inf) -> Segmentation:
         self.dues.append(due)
@@ -70,6 +71,10 @@ class FakeSegmenter:
         self.events.append("end")
         report = replace(self.report, weight_version=len(self.frames))
         return Segmentation(labels, valid.astype(np.float32), report, {"predict": 1.5})
+
+    def learn(self, frame: Frame) -> None:
+        self.threads.add(threading.get_ident())
+        self.lessons.append(frame)
 
     def configure(self, settings: AdaptationSettings) -> None:
         if settings.mode != "off" and self.settings.mode == "off":

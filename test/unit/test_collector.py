@@ -34,10 +34,11 @@ class HandTurnedClock:
 
 
 class Setup:
-    def __init__(self, *cameras: str) -> None:
+    def __init__(self, *cameras: str, at_once: bool = False) -> None:
         self.clock = HandTurnedClock()
         self.counts = Counts()
-        self.collector = Collector[str, str](dict.fromkeys(cameras, Timing(TOLERANCE)), WAIT, self.counts, self.clock)
+        self.timings = dict.fromkeys(cameras, Timing(TOLERANCE))
+        self.collector = Collector[str, str](self.timings, WAIT, self.counts, self.clock, at_once)
 
     def scan(self, stamp_ms: float) -> None:
         self.collector.add_scan(round(stamp_ms * MS), f"scan {stamp_ms}")
@@ -67,6 +68,42 @@ def test_a_scan_waits_while_a_better_picture_can_still_come():
     assert s.taken() is None
     s.picture("front", 110)
     assert s.taken() == ("scan 100", {"front": "front 110"})
+
+
+def test_at_once_a_scan_goes_on_with_what_has_come_and_its_pictures_are_told_later():
+    s = Setup("front", "left", at_once=True)
+    s.picture("left", 60)
+    s.scan(100)
+    job = s.collector.take()
+    assert job is not None and {c: p.message for c, p in job.pictures.items()} == {"left": "left 60"}
+    assert s.collector.pictures(job) is None
+    s.picture("front", 110)
+    assert s.collector.pictures(job) is None
+    s.picture("left", 100)
+    pictures = s.collector.pictures(job)
+    assert pictures is not None
+    assert {c: p.message for c, p in pictures.items()} == {"front": "front 110", "left": "left 100"}
+
+
+def test_at_once_too_pictures_are_given_up_in_the_end_and_counted():
+    s = Setup("front", at_once=True)
+    s.scan(100)
+    job = s.collector.take()
+    assert job is not None and s.count(FRONT, NO_IMAGE) == 0
+    s.clock.now = WAIT
+    assert s.collector.pictures(job) == {}
+    assert s.count(FRONT, NO_IMAGE) == 1
+
+
+def test_scans_that_wait_go_on_once_they_need_not():
+    s = Setup("front")
+    s.scan(100)
+    assert s.taken() is None
+    s.collector.configure(s.timings, WAIT, at_once=True)
+    assert s.taken() == ("scan 100", {})
+    s.collector.configure(s.timings, WAIT, at_once=False)
+    s.scan(200)
+    assert s.taken() is None
 
 
 def test_the_earlier_picture_is_taken_if_it_is_nearer():

@@ -76,6 +76,24 @@ def segmenter(network, trainers):
     return ScheduledSegmenter(Segmenter(network, StripesTeacher(), SETTINGS), {}, make_trainer)
 
 
+def test_a_frame_may_be_labelled_without_its_pictures_and_learned_from_when_they_have_come(segmenter, frame, trainers):
+    alone = replace(frame, views=())
+    assert segmenter.segment(alone).adaptation.stopped_by == "background"
+    assert not trainers[0].offers
+    segmenter.learn(alone)
+    assert not trainers[0].offers
+    segmenter.learn(frame)
+    assert [offered for _, offered in trainers[0].offers] == [frame]
+
+
+def test_nothing_is_learned_from_frames_where_no_training_runs_beside(segmenter, frame, trainers):
+    segmenter.configure(replace(SETTINGS, schedule="before"))
+    segmenter.learn(frame)
+    segmenter.configure(replace(SETTINGS, steps=0))
+    segmenter.learn(frame)
+    assert not any(trainer.offers for trainer in trainers)
+
+
 def test_until_weights_come_the_source_model_labels(segmenter, frame, source):
     answer = segmenter.segment(frame)
     np.testing.assert_array_equal(answer.confidence, source.confidence)

@@ -160,6 +160,11 @@ class AdaptationSettings:
         """Whether the steps are taken beside the scans."""
         return self.schedule == "background" and self.mode != "off"
 
+    @property
+    def labels_at_once(self) -> bool:
+        """Whether scans are labelled without their pictures."""
+        return self.in_background or self.mode == "off"
+
     def resolved(self) -> AdaptationSettings:
         """The same settings with the scope's defaults written out."""
         default = DEFAULTS[self.scope]

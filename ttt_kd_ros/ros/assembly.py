@@ -85,10 +85,17 @@ class FrameAssembler:
         T_base_scan = self._transforms.T_base_scan(scan_frame, deadline)
         if settings.deskew and settings.fixed_frame and job.stamp:
             points = self._deskewed(points, job.scan, scan_frame, deadline)
+        return Frame(Scan(points, T_base_scan, job.stamp), self._views(job, settings, deadline))
+
+    def views(self, job: ScanJob, settings: NodeSettings) -> tuple[CameraView, ...]:
+        """The pictures of one job alone, as in `assemble`."""
+        return self._views(job, settings, self._transforms.clock() + settings.transform_wait_ns)
+
+    def _views(self, job: ScanJob, settings: NodeSettings, deadline: int) -> tuple[CameraView, ...]:
+        scan_frame = FrameAt(job.scan.header.frame_id, job.stamp)
         cameras = [camera for camera in settings.cameras if camera.name in job.pictures]
         views = [self._view(camera, job.pictures[camera.name], scan_frame, deadline) for camera in cameras]
-        scan = Scan(points, T_base_scan, job.stamp)
-        return Frame(scan, tuple(view for view in views if view is not None))
+        return tuple(view for view in views if view is not None)
 
     def _deskewed(
         self, points: NDArray[np.float32], scan: PointCloud2, scan_frame: FrameAt, deadline: int

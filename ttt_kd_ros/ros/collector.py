@@ -102,6 +102,9 @@ class Collector(Generic[ScanT, PictureT]):
     when it has waited long enough. A camera for which `SCANS_IN_VAIN` scans in a row have waited in vain, because it is
     dead, late or has another clock, is not waited for until a picture comes in time again.
 
+    Where scans go on at once, they do so with the pictures that are there; `pictures` tells those that belong to them
+    when they have come.
+
     Ready scans are taken in turn; those that still lie there when newer ones become ready while the worker is busy are
     dropped as overload. Memory is bounded by `PICTURES_KEPT` pictures for each camera and `SCANS_KEPT` waiting scans.
 
@@ -115,6 +118,8 @@ class Collector(Generic[ScanT, PictureT]):
         Receives what happened.
     clock
         Monotonic [ns].
+    at_once
+        Whether scans go on at once.
     """
 
     def __init__(
@@ -123,9 +128,11 @@ class Collector(Generic[ScanT, PictureT]):
         wait: int,
         counts: Counts,
         clock: Callable[[], int] = time.monotonic_ns,
+        at_once: bool = False,
     ) -> None:
         self._timings = dict(timings)
         self._wait = wait
+        self._at_once = at_once
         self._counts = counts
         self._clock = clock
         self._pictures: dict[str, deque[Picture[PictureT]]] = {c: deque(maxlen=PICTURES_KEPT) for c in timings}
@@ -137,14 +144,15 @@ class Collector(Generic[ScanT, PictureT]):
         self._closed = False
         self._changed = threading.Condition()
 
-    def configure(self, timings: Mapping[str, Timing], wait: int) -> None:
-        """Change timings and waiting time; the cameras stay the same, and all of them are waited for again.
+    def configure(self, timings: Mapping[str, Timing], wait: int, at_once: bool = False) -> None:
+        """Change what scans wait for; the cameras stay the same, and all of them are waited for again.
 
         An offset holds for the pictures that come from now on.
         """
         with self._changed:
             self._timings = dict(timings)
             self._wait = wait
+            self._at_once = at_once
             self._in_vain = dict.fromkeys(timings, 0)
             self._changed.notify()
 
@@ -177,6 +185,16 @@ class Collector(Generic[ScanT, PictureT]):
         with self._changed:
             return self._take()
 
+    def pictures(self, job: Job[ScanT, PictureT]) -> Mapping[str, Picture[PictureT]] | None:
+        """The pictures that belong to the scan of a job that went on at once; None while better ones can still come."""
+        with self._changed:
+            scan: _Waiting[ScanT, PictureT] = _Waiting(job.stamp, job.scan, job.arrival)
+            if scan.arrival + self._wait > self._clock() and not self._is_decided(scan.stamp):
+                return None
+            self._match(scan)
+            self._note_whether_in_vain(scan)
+            return scan.pictures
+
     def wait(self) -> Job[ScanT, PictureT] | None:
         """Wait for the next job; None once the collector is closed."""
         with self._changed:
@@ -200,8 +218,8 @@ class Collector(Generic[ScanT, PictureT]):
             return None
         scan = self._ready.popleft()
         self._match(scan)
-        for camera in self._pictures:
-            self._note_whether_in_vain(camera, scan)
+        if not self._at_once:
+            self._note_whether_in_vain(scan)
         return Job(scan.stamp, scan.scan, scan.pictures, scan.arrival)
 
     def _settle(self) -> None:
@@ -209,7 +227,7 @@ class Collector(Generic[ScanT, PictureT]):
         now = self._clock()
         while self._waiting and self._waiting[0].arrival + self._wait <= now:
             self._hand_over([self._waiting.popleft()])
-        decided = [scan for scan in self._waiting if self._is_decided(scan.stamp)]
+        decided = [scan for scan in self._waiting if self._at_once or self._is_decided(scan.stamp)]
         if decided:
             self._waiting = deque(scan for scan in self._waiting if scan not in decided)
             self._hand_over(decided)
@@ -246,14 +264,15 @@ class Collector(Generic[ScanT, PictureT]):
     def _is_near(self, camera: str, picture_stamp: int, scan_stamp: int) -> bool:
         return abs(picture_stamp - scan_stamp) <= self._timings[camera].tolerance
 
-    def _note_whether_in_vain(self, camera: str, scan: _Waiting[ScanT, PictureT]) -> None:
-        if camera in scan.pictures:
-            self._in_vain[camera] = 0
-            return
-        self._in_vain[camera] += 1
-        cause, detail = self._why_without(camera, scan.stamp)
-        self._counts.add(camera_subject(camera), cause, detail)
-        self._gone_without[camera].append(_GoneWithout(scan.stamp, scan.arrival, cause))
+    def _note_whether_in_vain(self, scan: _Waiting[ScanT, PictureT]) -> None:
+        for camera in self._pictures:
+            if camera in scan.pictures:
+                self._in_vain[camera] = 0
+                continue
+            self._in_vain[camera] += 1
+            cause, detail = self._why_without(camera, scan.stamp)
+            self._counts.add(camera_subject(camera), cause, detail)
+            self._gone_without[camera].append(_GoneWithout(scan.stamp, scan.arrival, cause))
 
     def _why_without(self, camera: str, stamp: int) -> tuple[str, str]:
         pictures = self._pictures[camera]

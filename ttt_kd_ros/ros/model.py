@@ -57,6 +57,10 @@ class Model:
             return replace(segmentation, adaptation=replace(report, stopped_by="paused"))
         return segmentation
 
+    def learn(self, frame: Frame) -> None:
+        """Let a frame that was labelled without its pictures wait for training."""
+        self._thread.run(self._segmenter.learn, frame)
+
     def seen_points(self, view: CameraView, points: NDArray[np.float32]) -> SeenPoints:
         """Which points of a scan a picture shows; computed on the model thread like everything else."""
         return self._thread.run(seen_points, view, points)

@@ -47,6 +47,11 @@ class Outputs:
         self.diagnostics = topics.advertise(DiagnosticArray, "/diagnostics")
         self.legend = topics.advertise(MarkerArray, "~/legend")
 
+    @property
+    def overlays_are_watched(self) -> bool:
+        """Whether someone looks at the overlay of a camera."""
+        return any(publisher.get_subscription_count() for publisher in self._overlays.values())
+
     def publish_cloud(self, job: ScanJob, segmentation: Segmentation, pass_fields: bool) -> None:
         """Publish the segmented cloud, with the fields of the scan if wished."""
         cloud = write_cloud(job.scan, segmentation, self._colors)

@@ -10,6 +10,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any, NoReturn, TypeAlias
 
@@ -35,12 +36,13 @@ from ttt_kd_ros.ros.counts import PUBLISHED, SCANS, SEGMENTER, Counts, count_ada
 from ttt_kd_ros.ros.declaration import declare_parameters, read_value
 from ttt_kd_ros.ros.health import Health
 from ttt_kd_ros.ros.inputs import Inputs
+from ttt_kd_ros.ros.later_pictures import LaterPictures
 from ttt_kd_ros.ros.legend import Legend
 from ttt_kd_ros.ros.model import Model
 from ttt_kd_ros.ros.model_thread import ModelThread
 from ttt_kd_ros.ros.names import NODE, READY
 from ttt_kd_ros.ros.outputs import Outputs
-from ttt_kd_ros.ros.parameters import Value, all_parameters, settings_from
+from ttt_kd_ros.ros.parameters import NodeSettings, Value, all_parameters, settings_from
 from ttt_kd_ros.ros.qos import Topics
 from ttt_kd_ros.ros.services import Services
 from ttt_kd_ros.ros.transforms import Transforms
@@ -180,9 +182,10 @@ class SegmentNode(LifecycleNode):
     def _activate(self) -> None:
         settings, undo, model = self._settings, self._undo_activate, self._loaded_model()
         collector: Collector[PointCloud2, ImageMessage] = Collector(
-            settings.timings, settings.image_wait_ns, self._counts
+            settings.timings, settings.image_wait_ns, self._counts, at_once=settings.adaptation.labels_at_once
         )
         self._collector = collector
+        self._later_pictures = LaterPictures(collector, self._assembler)
         undo.callback(Worker(collector.wait, self._answer, self._break, self.context).join)
         undo.callback(collector.close)
         incoming = Topics(self)
@@ -230,18 +233,23 @@ class SegmentNode(LifecycleNode):
         if self._model is not None:
             self._model.configure(settings.adaptation)
         if self._collector is not None:
-            self._collector.configure(settings.timings, settings.image_wait_ns)
+            self._collector.configure(settings.timings, settings.image_wait_ns, settings.adaptation.labels_at_once)
         self._values, self._settings = values, settings
 
     def _answer(self, job: ScanJob) -> None:
         """Segment a scan and publish what came of it; runs on the worker."""
         settings, model = self._settings, self._loaded_model()
         start = time.monotonic_ns()
-        frame = self._assembler.assemble(job, settings)
+        at_once = settings.adaptation.labels_at_once
+        shown = job if not at_once or self._outputs.overlays_are_watched else replace(job, pictures={})
+        frame = self._assembler.assemble(shown, settings)
         if frame is None:
             return
         prepared = time.monotonic_ns()
-        segmentation = self._segment(model, frame, self._due(job, settings.adaptation.deadline_ms))
+        scan_alone = replace(frame, views=())
+        segmentation = self._segment(
+            model, scan_alone if at_once else frame, self._due(job, settings.adaptation.deadline_ms)
+        )
         if segmentation is None:
             return
         segmented = time.monotonic_ns()
@@ -259,6 +267,16 @@ class SegmentNode(LifecycleNode):
         timings_ms = {**segmentation.timings_ms, **{stage: ns / 1e6 for stage, ns in stages.items()}}
         self._outputs.publish_report(job, frame, segmentation, timings_ms)
         self._show(job, frame, segmentation, model)
+        self._learn(job, scan_alone, settings, model)
+
+    def _learn(self, job: ScanJob, frame: Frame, settings: NodeSettings, model: Model) -> None:
+        """In the background: let the latest frame that has its pictures by now wait for training."""
+        if not settings.adaptation.in_background:
+            self._later_pictures.clear()
+            return
+        self._later_pictures.add(job, frame)
+        if (paired := self._later_pictures.take(settings)) is not None:
+            model.learn(paired)
 
     def _due(self, job: ScanJob, deadline_ms: float) -> float:
         """When the segmenter must be done with a scan for it to be published in time, on the monotonic clock [s]."""
