@@ -85,6 +85,14 @@ class TestStates:
         assert robot.world.transition("activate")
         assert robot.node._assembler._infos.keys() == {"front"}
 
+    def test_while_it_is_configured_no_garbage_collection_looks_at_what_was_loaded(self, start):
+        robot = start(autostart=False)
+        assert gc.get_freeze_count() == 0
+        assert robot.world.transition("configure")
+        assert gc.get_freeze_count() > 10_000, "a full collection would take as long as some scans"
+        assert robot.world.transition("cleanup")
+        assert gc.get_freeze_count() == 0
+
     def test_cleanup_frees_the_model_and_ends_the_publishers(self, start):
         robot = start()
         loaded = weakref.ref(robot.segmenters.pop())

@@ -7,13 +7,13 @@ from collections.abc import Callable
 
 Clock = Callable[[], float]
 """Seconds, monotonic."""
-KEPT = 20
+KEPT = 100
 FADING = 0.995
 """By how much an estimate falls with each scan that it kept from being adapted to."""
 
 
 class RunningCost:
-    """How long something takes, from its latest measurements: all but the longest of twenty were shorter.
+    """How long something takes, from its latest measurements: all but the longest of a hundred were shorter.
 
     The first measurement does not count: whatever runs for the first time is slow.
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import math
 import os
 import sys
@@ -178,6 +179,9 @@ class SegmentNode(LifecycleNode):
         self._buffer = Buffer()
         transforms = Transforms(self._buffer, settings.base_frame, settings.fixed_frame)
         self._assembler = FrameAssembler(transforms, self._counts)
+        undo.callback(gc.unfreeze)
+        free_memory()
+        gc.freeze()  # else a full collection, in the midst of some scan, looks at all that torch has loaded for 0.2 s
 
     def _activate(self) -> None:
         settings, undo, model = self._settings, self._undo_activate, self._loaded_model()
