@@ -5,15 +5,24 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pytest
 from memory import ALLOWED_GROWTH, resident_bytes
 from stripes import StripesTeacher, camera_view
 
 from ttt_kd_ros.adaptation.settings import AdaptationSettings
 from ttt_kd_ros.frame import Frame, Scan
+from ttt_kd_ros.model.sparse_backend import use_sparse_backend
 from ttt_kd_ros.schedule import ScheduledSegmenter
 from ttt_kd_ros.segmenter import Segmenter
 
 SCANS, FEW_SCANS = 36_000, 24
+
+
+@pytest.fixture(autouse=True)
+def fastest_backend(network):
+    use_sparse_backend("auto", network)
+    yield
+    use_sparse_backend("torch", network)
 
 
 def test_memory_does_not_grow_with_the_scans(network, street_points, pytestconfig):
