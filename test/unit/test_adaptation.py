@@ -14,7 +14,7 @@ from ttt_kd_ros.adaptation.scope import LORA_RANK, scope_parameters
 from ttt_kd_ros.adaptation.session import AdaptationSession
 from ttt_kd_ros.adaptation.settings import DEFAULTS, SCOPES, AdaptationSettings
 from ttt_kd_ros.adaptation.targets import PointTargets, Targets, voxel_targets
-from ttt_kd_ros.adaptation.view import near_voxels, sectors
+from ttt_kd_ros.adaptation.view import near_voxels
 from ttt_kd_ros.errors import InputError
 from ttt_kd_ros.sparse.kernel_map import unpack
 from ttt_kd_ros.sparse.voxels import voxelise
@@ -112,42 +112,6 @@ def test_near_voxels_hold_the_seeds_at_any_distance(distance):
     grid = voxelise(torch.rand(200, 3) * 10, 0.5)
     seeds = torch.tensor([0, 5, 17])
     assert near_voxels(grid, seeds, distance)[seeds].all()
-
-
-@pytest.mark.parametrize("count", [1, 3, 50])
-def test_sectors_divide_the_paired_voxels_by_direction_into_parts_of_the_same_size(count):
-    grid = voxelise(torch.rand(500, 3, generator=torch.Generator().manual_seed(0)) * 40 - 20, 0.5)
-    seeds = torch.arange(0, len(grid), 3)
-    parts = sectors(grid, seeds, count)
-    assert len(parts) == count
-    assert torch.equal(torch.cat(parts).sort().values, seeds)
-    assert max(map(len, parts)) - min(map(len, parts)) <= 1
-    x, y = unpack(grid.keys)[:, 1:3].float().unbind(dim=1)
-    ends = [(float(angle.min()), float(angle.max())) for part in parts for angle in [torch.atan2(y, x)[part]]]
-    assert all(last <= first for (_, last), (first, _) in itertools.pairwise(ends))
-
-
-def test_with_fewer_paired_voxels_than_sectors_each_is_a_sector():
-    grid = voxelise(torch.rand(50, 3) * 10, 0.5)
-    assert [part.tolist() for part in sectors(grid, torch.tensor([4]), 6)] == [[4]]
-
-
-def test_steps_on_two_sectors_in_turns_are_those_on_scans_that_show_one_of_them(network):
-    right = torch.rand(600, 3, generator=torch.Generator().manual_seed(0)) * 6 + torch.tensor([8.0, -20.0, 0.0])
-    points = torch.cat([right, right + torch.tensor([0.0, 32.0, 0.0])])  # whole voxels further left
-    voxels, features = network.voxel_input(points), torch.randn(len(points), 4)
-    rows = torch.arange(len(points))
-    settings = replace(SETTINGS, sectors=2, steps=4, margin_m=2.0)
-    before = weights(network)
-    by_sectors = AdaptationSession(network, settings).adapt(voxels, PointTargets(rows, features))
-    found = weights(network)
-    network.load_state_dict(before)
-    session, losses = AdaptationSession(network, replace(settings, sectors=1, steps=1)), []
-    for half in [rows[:600], rows[600:]] * 2:
-        losses += session.adapt(voxels, PointTargets(half, features[half])).kd_losses
-    assert by_sectors.kd_losses == pytest.approx(losses)
-    for name, value in weights(network).items():
-        torch.testing.assert_close(found[name], value, msg=name)
 
 
 def test_steps_lower_the_distillation_loss(network, voxels, pairs):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache, partial
 
@@ -20,7 +20,7 @@ from ttt_kd_ros.adaptation.replayed import RECORD, STEP, Replayed
 from ttt_kd_ros.adaptation.scope import make_scope
 from ttt_kd_ros.adaptation.settings import AdaptationSettings
 from ttt_kd_ros.adaptation.targets import PointTargets, Targets, voxel_targets
-from ttt_kd_ros.adaptation.view import near_voxels, sectors
+from ttt_kd_ros.adaptation.view import near_voxels
 from ttt_kd_ros.model.network import Network
 from ttt_kd_ros.model.voxel_input import VoxelInput, crop
 
@@ -74,8 +74,9 @@ class Steps:
 class _Scan:
     """What the steps on one scan need."""
 
+    view: VoxelInput
     near: Tensor
-    steps: tuple[Callable[[], Replayed], ...]
+    step: Replayed
     before: Mapping[str, Tensor]
     source_labels: Tensor | None
     start: float
@@ -115,7 +116,6 @@ class AdaptationSession:
         self._clock = clock
         self._kd_level = kd_level
         self._scan: _Scan | None = None
-        self._last: Replayed | None = None
         self.pace = Pace(clock)
         """What the stages of a scan cost."""
         self.stopped = threading.Event()
@@ -195,18 +195,18 @@ class AdaptationSession:
             None taken yet; `advance` goes on with it, and takes none if the scan is familiar.
         """
         seeds = voxel_targets(pairs, voxels.grid.inverse).voxels
-        near = near_voxels(voxels.grid, seeds, self._margin)
+        distance = self.settings.margin_m / self._network.config.voxel_size
+        near = near_voxels(voxels.grid, seeds, distance)
         view = crop(voxels, near)
         targets = voxel_targets(pairs, view.grid.inverse)
         before = _copy(self._network.backbone)
         source = cache(lambda: self.source(view))
+        loss = objective(self.settings, targets, lambda: source()[0])
         guarded = self.settings.disagreement_share < 1
         source_labels = source()[0].argmax(dim=1) if guarded else None
-        prepare = [partial(self._prepare, view, targets, source)]
-        if self.settings.sectors > 1:
-            parts = sectors(voxels.grid, seeds, self.settings.sectors)
-            prepare = [partial(self._prepare_sector, voxels, pairs, part) for part in parts]
-        self._scan = _Scan(near, tuple(map(cache, prepare)), before, source_labels, start=self._clock(), due=due)
+        last = self._scan.step if self._scan is not None else None
+        step = Replayed(partial(self._take_step, view, targets, loss), view.features.device, last)
+        self._scan = _Scan(view, near, step, before, source_labels, start=self._clock(), due=due)
         familiar, trust = self.settings.familiar, self.settings.trust
         if self.settings.method not in NEEDS_TEACHER or not (familiar or trust):
             return Steps()
@@ -215,24 +215,6 @@ class AdaptationSession:
             return Steps(stopped_by=FAMILIAR)
         trusted = not trust or cosine >= trust * self._kd_level
         return Steps(trusted=trusted, reach=None if trusted else near)
-
-    def _prepare_sector(self, voxels: VoxelInput, pairs: PointTargets, seeds: Tensor) -> Replayed:
-        """A step on the voxels near some of the paired ones."""
-        view = crop(voxels, near_voxels(voxels.grid, seeds, self._margin))
-        return self._prepare(view, voxel_targets(pairs, view.grid.inverse), cache(lambda: self.source(view)))
-
-    def _prepare(self, view: VoxelInput, targets: Targets, source: Callable[[], tuple[Tensor, Tensor]]) -> Replayed:
-        """A step on a view, whose source model's logits and features are told when they are needed."""
-        if self.settings.method == "statistics":  # never recorded: its share changes from step to step
-            return Replayed(partial(self._drift_statistics, view), torch.device("cpu"))
-        loss = objective(self.settings, targets, lambda: source()[0])
-        self._last = Replayed(partial(self._take_step, view, targets, loss), view.features.device, self._last)
-        return self._last
-
-    @property
-    def _margin(self) -> float:
-        """[voxels]"""
-        return self.settings.margin_m / self._network.config.voxel_size
 
     def advance(self, steps: Steps, count: int) -> None:
         """Take steps on the scan until there are `count`, or something stops them.
@@ -296,14 +278,13 @@ class AdaptationSession:
             return "stopped"
         if self.settings.budget_ms and (self._clock() - scan.start) * 1e3 >= self.settings.budget_ms:
             return "budget"
-        start = self._clock()
-        step = scan.steps[len(steps.kd_losses) % len(scan.steps)]()
-        how = step.next(-(-left // len(scan.steps)))
+        how = scan.step.next(left)
         if not self._fits(scan, steps, how):
             if how != RECORD or not self._fits(scan, steps, STEP):
                 return "deadline"
             how = STEP
-        outcome = self._move(step, steps, how)
+        start = self._clock()
+        outcome = self._move(scan, steps, how)
         self.pace.add(how, self._clock() - start)
         return outcome
 
@@ -311,9 +292,13 @@ class AdaptationSession:
         """Whether a step and the predictions end in time: two where the source model labels what is out of reach."""
         return self.pace.fits(scan.due, how, *(() if steps.reach is None else ("predict",)))
 
-    def _move(self, step: Replayed, steps: Steps, how: str) -> str:
+    def _move(self, scan: _Scan, steps: Steps, how: str) -> str:
         """Move the weights once; returns ``steps``, or ``not finite``."""
-        distillation, loss = step(how).tolist()
+        if self.settings.method == "statistics":
+            steps.kd_losses.append(math.nan)
+            self._drift_statistics(scan.view)
+            return "steps"
+        distillation, loss = scan.step(how).tolist()
         if not math.isfinite(loss):
             return "not finite"
         steps.kd_losses.append(distillation)
@@ -357,11 +342,10 @@ class AdaptationSession:
                 parameter.sub_(offset)
 
     @torch.no_grad()
-    def _drift_statistics(self, view: VoxelInput) -> Tensor:
-        """Move the batch norms' statistics towards the scan's, by less with each step (DUA); there is no loss."""
+    def _drift_statistics(self, view: VoxelInput) -> None:
+        """Move the batch norms' statistics towards the scan's, by less with each step (DUA)."""
         self._momentum = self._momentum * MOMENTUM_DECAY + MOMENTUM_FLOOR
         self._mix_statistics(view, self._momentum)
-        return torch.tensor([math.nan, 0.0])
 
     def _mix_statistics(self, view: VoxelInput, share: float) -> None:
         for norm in self._network.backbone.modules():

@@ -97,8 +97,6 @@ class AdaptationSettings:
         A scan with fewer paired points is not adapted to.
     margin_m
         Steps run on the voxels within at least this horizontal distance of a paired point.
-    sectors
-        Into how many sectors with as many paired voxels each the view is divided; a step runs on one of them, in turns.
 
     Raises
     ------
@@ -127,7 +125,6 @@ class AdaptationSettings:
     scan_statistics: float = 0.0
     min_pairs: int = 100
     margin_m: float = 4.0
-    sectors: int = 1
 
     def __post_init__(self) -> None:
         for name, choices in (
@@ -150,8 +147,6 @@ class AdaptationSettings:
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
                 raise InputError(f"adaptation {name} must be a finite number that is not negative, not {value}")
-        if self.sectors < 1:
-            raise InputError(f"adaptation sectors must be at least 1, not {self.sectors}")
         if not 0 <= self.scan_statistics <= 1:
             raise InputError(f"adaptation scan_statistics must be a share of 0 to 1, not {self.scan_statistics}")
         if self.in_background and self.mode == "offline":

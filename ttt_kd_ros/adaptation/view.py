@@ -12,27 +12,6 @@ from ttt_kd_ros.sparse.kernel_map import unpack
 from ttt_kd_ros.sparse.voxels import VoxelGrid
 
 
-def sectors(grid: VoxelGrid, seeds: Tensor, count: int) -> tuple[Tensor, ...]:
-    """Voxels divided by their direction from the origin, as many in each sector.
-
-    Parameters
-    ----------
-    grid
-        Voxels of one scan.
-    seeds
-        (T,) int64 rows of the grid.
-    count
-        Number of sectors; fewer if there are fewer seeds.
-
-    Returns
-    -------
-    tuple of (T_i,) int64
-        The seeds of each sector, anticlockwise.
-    """
-    x, y = unpack(grid.keys.index_select(0, seeds))[:, 1:3].unbind(dim=1)
-    return seeds[torch.atan2(y.float(), x.float()).argsort()].tensor_split(min(count, len(seeds)))
-
-
 def near_voxels(grid: VoxelGrid, seeds: Tensor, distance: float) -> Tensor:
     """Voxels near some of the voxels, seen from above.
 

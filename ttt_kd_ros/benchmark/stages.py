@@ -167,7 +167,7 @@ def _step_stages(
     voxels: VoxelInput, pairs: PointTargets, network: Network, settings: AdaptationSettings
 ) -> list[Stage]:
     view = view_of(voxels, pairs, network, settings.margin_m)
-    everywhere = replace(settings, margin_m=EVERYWHERE_M, sectors=1)
+    everywhere = replace(settings, margin_m=EVERYWHERE_M)
     on_view, on_all = (step_work(*unet_on(network, v)) for v in (view, voxels))
     unet = unet_on(network, voxels)[0].config
     one_step = AdaptationSession(network, replace(everywhere, steps=1))
@@ -179,7 +179,7 @@ def _step_stages(
 
     return [
         Stage("view", lambda: view_of(voxels, pairs, network, settings.margin_m), maps_work(unet_on(network, view)[1])),
-        step_stage(STEP, network, voxels, pairs, settings, on_view if settings.sectors == 1 else None),
+        step_stage(STEP, network, voxels, pairs, settings, on_view),
         step_stage(STEP_ALL, network, voxels, pairs, everywhere, on_all),
         Stage(STEP_REBUILT, rebuild, on_all),
         step_stage(STEP_PLAIN, plain_network(network), voxels, pairs, everywhere, on_all),

@@ -23,7 +23,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--repeats", type=int, default=5, metavar="N", help="runs on each frame (default: 5)")
     parser.add_argument("--steps", type=int, default=10, metavar="N", help="gradient steps on each scan (default: 10)")
     parser.add_argument("--scope", default="all", metavar="NAME", help="weights that the steps move (default: all)")
-    parser.add_argument("--sectors", type=int, default=1, metavar="N", help="parts of the view (default: 1)")
     parser.add_argument("--device", default="cpu", metavar="NAME", help="cpu, cuda or cuda:<index> (default: cpu)")
     parser.add_argument("--threads", type=int, default=0, metavar="N", help="CPU threads (default: torch's choice)")
     parser.add_argument(
@@ -77,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
     spec = manifest.network.teacher
     teacher = load_teacher(spec.source, long_side=spec.long_side, device=device)
     folders = [open_folder(path, network.config.classes) for path in args.folders]
-    settings = AdaptationSettings(steps=args.steps, scope=args.scope, sectors=args.sectors)
+    settings = AdaptationSettings(steps=args.steps, scope=args.scope)
     machine = measure_machine(device, clock)
     print(f"{machine_line(machine)}, sparse backend {used}")
     results = []

@@ -346,14 +346,6 @@ PARAMETERS: tuple[Parameter, ...] = (
         (0, 1000),
         live=True,
     ),
-    Parameter(
-        "adaptation.sectors",
-        _ADAPTATION.sectors,
-        "Into how many sectors with as many paired voxels each the view is divided; a step runs on one of them, in "
-        "turns. With cameras all round, one for each makes a step on a CPU cost half.",
-        (1, 64),
-        live=True,
-    ),
 )
 
 CAMERA_PARAMETERS: tuple[Parameter, ...] = (
