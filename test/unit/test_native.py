@@ -21,12 +21,6 @@ ON_X86 = platform.machine() in ("x86_64", "AMD64")
 PROCESSORS = {"this one": ()} | ({"AVX": ("-mno-avx512f",), "SSE": ("-march=x86-64",)} if ON_X86 else {})
 
 
-@pytest.fixture(autouse=True)
-def torch_afterwards():
-    yield
-    products.choose(plain)
-
-
 @pytest.fixture(params=PROCESSORS)
 def processor(request, monkeypatch):
     kernels = native_library.library(*PROCESSORS[request.param])

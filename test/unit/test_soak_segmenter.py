@@ -19,10 +19,8 @@ SCANS, FEW_SCANS = 36_000, 24
 
 
 @pytest.fixture(autouse=True)
-def fastest_backend(network):
+def fastest_backend(network, torch_computes_sparse_convolutions):
     use_sparse_backend("auto", network)
-    yield
-    use_sparse_backend("torch", network)
 
 
 def test_memory_does_not_grow_with_the_scans(network, street_points, pytestconfig):

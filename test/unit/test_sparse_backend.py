@@ -29,12 +29,6 @@ if INTERPRETED:
     os.environ["TRITON_INTERPRET"] = "1"  # looked at when Triton is imported
 
 
-@pytest.fixture(autouse=True)
-def torch_afterwards():
-    yield
-    products.choose(plain)
-
-
 @pytest.fixture
 def network():
     return load_checkpoint(embedded_checkpoint())[0].eval()

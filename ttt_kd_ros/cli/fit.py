@@ -60,6 +60,7 @@ def run(args: argparse.Namespace) -> int:
     from ttt_kd_ros.fit.passes import FitSettings, fit
     from ttt_kd_ros.fit.report import text, write_report
     from ttt_kd_ros.model.checkpoint import file_sha256, load_checkpoint, save_checkpoint
+    from ttt_kd_ros.model.sparse_backend import use_sparse_backend
     from ttt_kd_ros.share import embedded_checkpoint
     from ttt_kd_ros.teacher.cache import CachedTeacher
     from ttt_kd_ros.teacher.load import load_teacher
@@ -79,7 +80,8 @@ def run(args: argparse.Namespace) -> int:
     teacher = load_teacher(args.teacher or spec.source, long_side=spec.long_side, device=device)
     if args.cache:
         teacher = CachedTeacher(teacher, args.cache, round(args.cache_gb * 1e9))
-    survey, passes = fit(network.to(device), teacher, frames, settings, manifest.training, _progress)
+    use_sparse_backend("auto", network.to(device).eval())
+    survey, passes = fit(network, teacher, frames, settings, manifest.training, _progress)
     change = measure_change(network, _progress(frames, "fitted model"), survey)
     checkpoint = Source(path.name, file_sha256(path))
     data = Source(Path(args.data).name, data_sha256)
