@@ -132,7 +132,8 @@ def _preprocessed(command, run=compiled._run):
 def test_without_a_compiler_auto_is_torch(empty_cache, network, monkeypatch):
     monkeypatch.setenv("PATH", "")
     monkeypatch.delenv("CXX", raising=False)
-    assert use_sparse_backend("auto", network) == "torch"
+    with pytest.warns(UserWarning, match=r"native is not used: there is no C\+\+ compiler; install one"):
+        assert use_sparse_backend("auto", network) == "torch"
     with pytest.raises(InputError, match=r"there is no C\+\+ compiler; install one"):
         use_sparse_backend("native", network)
 
@@ -148,8 +149,19 @@ def test_what_a_compiler_says_is_passed_on(empty_cache, network, monkeypatch, tm
 
 def test_without_a_folder_to_keep_them_in_the_reason_is_said(empty_cache, network):
     empty_cache.write_text("a file where the folder should be")
-    with pytest.raises(InputError, match=r"cannot be compiled and loaded: .*exists"):
+    with pytest.raises(InputError, match=r"cannot be compiled and loaded: .*exists.*; set XDG_CACHE_HOME"):
         use_sparse_backend("native", network)
+
+
+def test_without_a_home_the_reason_is_said(empty_cache, network, monkeypatch):
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(compiled.Path, "home", _homeless)
+    with pytest.raises(InputError, match=r"no home.*; set XDG_CACHE_HOME"):
+        use_sparse_backend("native", network)
+
+
+def _homeless():
+    raise RuntimeError("no home")
 
 
 def test_a_damaged_library_is_compiled_anew(empty_cache, network, monkeypatch, tmp_path):

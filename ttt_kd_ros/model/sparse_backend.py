@@ -68,13 +68,16 @@ def _required(name: str, network: Network) -> str:
 
 
 def _fastest(network: Network) -> str:
-    right = ["torch"]
+    right, device = ["torch"], _device(network)
     for name, module in MODULES.items():
-        if name != "torch" and not module.problem(_device(network)):
-            if disagreement := _disagreement(name, network):
-                warnings.warn(f"{name} is not used: {disagreement}", stacklevel=3)
-            else:
-                right.append(name)
+        if name == "torch":
+            continue
+        missing = module.problem(device)
+        reason = missing or _disagreement(name, network)
+        if not reason:
+            right.append(name)
+        elif not missing or (name, device.type) == ("native", "cpu"):
+            warnings.warn(f"{name} is not used: {reason}", stacklevel=3)
     if "native" in right:  # always the faster one; a choice by chance would change the last bits from run to run
         return "native"
     return min(right, key=lambda name: _seconds(name, network)) if len(right) > 1 else right[0]

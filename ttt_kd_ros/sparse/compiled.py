@@ -57,7 +57,9 @@ def compiled(source: Path, flags: Sequence[str] = ()) -> ctypes.CDLL:
             built.replace(library)
         return ctypes.CDLL(str(library))
     except OSError as error:
-        raise CompileError(f"{source.name} cannot be compiled and loaded: {error}") from None
+        raise CompileError(
+            f"{source.name} cannot be compiled and loaded: {error}; set XDG_CACHE_HOME to a folder for what is compiled"
+        ) from None
 
 
 def _compiler() -> str:
@@ -77,7 +79,10 @@ def _openmp() -> list[str]:
 
 
 def _cache() -> Path:
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ttt_kd_ros"
+    try:
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ttt_kd_ros"
+    except RuntimeError as error:  # nobody's home is known
+        raise OSError(str(error)) from None
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
