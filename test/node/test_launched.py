@@ -105,6 +105,7 @@ def test_the_launched_replay_labels_every_scan_of_the_bag_with_its_pictures(repl
         world.destroy_publisher(publisher)
     world.wait_until(lambda: len(world.clouds) == len(world.reports) == SCANS, LOADING_AND_PLAYING_S)
     assert [report["cameras"] for report in world.reports] == ["front"] * SCANS
-    yield
     _, launched = replayed
+    world.wait_until(lambda: "ros2" in launched.exit_codes)  # the player ends after its last message
+    yield
     assert launched.exit_codes == {"segment_node": 0, "ros2": 0}
