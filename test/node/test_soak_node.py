@@ -26,7 +26,7 @@ def test_memory_does_not_grow_with_the_scans(start, pytestconfig):
         for number in numbers:
             robot.show(image(color_picture(), "rgb8", stamp=number * SECOND // 10))
             robot.answer(cloud(POINTS, stamp=number * SECOND // 10))
-        del robot.world.clouds[:], robot.world.reports[:]
+            del robot.world.clouds[:], robot.world.reports[:]
 
     run(range(10, scans // 4))
     before = resident_bytes()

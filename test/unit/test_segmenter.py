@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from stripes import StripesTeacher, camera_view
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 from ttt_kd_ros.adaptation.settings import AdaptationSettings
 from ttt_kd_ros.errors import CheckpointError, InputError, TeacherError
@@ -13,6 +14,7 @@ from ttt_kd_ros.frame import IGNORE_LABEL, Frame, Scan
 from ttt_kd_ros.geometry.pairing import pair_points
 from ttt_kd_ros.geometry.transforms import invert, rigid, transform_points
 from ttt_kd_ros.model.checkpoint import save_checkpoint
+from ttt_kd_ros.model.network import Network
 from ttt_kd_ros.segmenter import Segmenter, load_segmenter
 
 SETTINGS = AdaptationSettings(mode="online", steps=4, learning_rate=1e-2, min_pairs=50, scan_statistics=0)
@@ -204,7 +206,12 @@ def test_a_familiar_scan_is_left_to_the_source_model_and_the_adapted_weights_sta
     adapted = segmenter.segment(frame).confidence
     segmenter.configure(replace(settings, familiar=0.9))
     voxels, seen = len(network.voxel_input(street_points).features), []
-    with network.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0].features))):
+
+    def remember(module, inputs):
+        if isinstance(module, Network):
+            seen.append(len(inputs[0].features))
+
+    with register_module_forward_pre_hook(remember):
         familiar = segmenter.segment(frame)
     assert seen.count(voxels) == 1, "the source model alone predicts"
     assert (familiar.adaptation.steps, familiar.adaptation.stopped_by) == (0, "familiar")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -38,22 +38,38 @@ class Scope:
         The backbone.
     scope
         See `AdaptationSettings`.
+    source
+        The same backbone with the source weights.
 
     Attributes
     ----------
     parameters
-        What the optimizer moves: parameters of the backbone themselves.
+        What moves: parameters of the backbone themselves.
+    flat
+        All of them one after the other in one tensor, which they are views of from now on: what an optimizer does to
+        many small tensors one by one takes longer than to compute it.
     """
 
-    def __init__(self, backbone: Backbone, scope: str) -> None:
-        self.parameters: list[nn.Parameter] = scope_parameters(backbone, scope)
-        names = {id(p): name for name, p in backbone.named_parameters()}
-        self._names = [names[id(p)] for p in self.parameters]
+    def __init__(self, backbone: Backbone, scope: str, source: Backbone) -> None:
+        self.parameters = scope_parameters(backbone, scope)
+        self.flat = _joined(self.parameters)
+        self._source = _joined(scope_parameters(source, scope))
+
+    def gather_gradient(self) -> None:
+        """Move the parameters' gradients to `flat`."""
+        gradients = [p.new_zeros(p.shape) if p.grad is None else p.grad for p in self.parameters]
+        self.flat.grad = torch.cat([gradient.flatten() for gradient in gradients])
+        self.drop_gradients()
+
+    def drop_gradients(self) -> None:
+        """Forget the parameters' gradients."""
+        for parameter in self.parameters:
+            parameter.grad = None
 
     @torch.no_grad()
-    def pull(self, source: Mapping[str, Tensor], share: float) -> None:
+    def pull(self, share: float) -> None:
         """Move what the optimizer moves a share of the way back to the source weights."""
-        torch._foreach_lerp_(list(self.parameters), [source[name] for name in self._names], share)
+        self.flat.lerp_(self._source, share)
 
     def weights(self) -> Mapping[str, Tensor]:
         """Weights, by their name in the backbone, that stand in for the backbone's own in a step."""
@@ -73,12 +89,13 @@ class LowRankScope(Scope):
     def __init__(self, backbone: Backbone) -> None:
         names = {id(p): name for name, p in backbone.named_parameters()}
         self._targets = {names[id(p)]: p for p in scope_parameters(backbone, "lora")}
-        self._source = {name: p.detach().clone() for name, p in self._targets.items()}
+        self._before = {name: p.detach().clone() for name, p in self._targets.items()}
         self._factors = {name: _factors(p, seed) for seed, (name, p) in enumerate(self._targets.items())}
         self.parameters = [factor for pair in self._factors.values() for factor in pair]
+        self.flat = _joined(self.parameters)
 
     @torch.no_grad()
-    def pull(self, source: Mapping[str, Tensor], share: float) -> None:
+    def pull(self, share: float) -> None:
         """Make the change smaller by a share."""
         for _, B in self._factors.values():
             B.mul_(1 - share)
@@ -86,11 +103,8 @@ class LowRankScope(Scope):
     def weights(self) -> Mapping[str, Tensor]:
         """The changed weights, differentiable with respect to the factors."""
         return {
-            name: self._source[name] + (A @ B).view_as(self._source[name]) for name, (A, B) in self._factors.items()
+            name: self._before[name] + (A @ B).view_as(self._before[name]) for name, (A, B) in self._factors.items()
         }
-
-    def _pairs(self) -> Iterator[tuple[tuple[str, Tensor], tuple[nn.Parameter, nn.Parameter]]]:
-        return zip(self._source.items(), self._factors.values(), strict=True)
 
     @torch.no_grad()
     def fold(self) -> None:
@@ -99,9 +113,17 @@ class LowRankScope(Scope):
             self._targets[name].copy_(weight)
 
 
-def make_scope(backbone: Backbone, scope: str) -> Scope:
+def make_scope(backbone: Backbone, scope: str, source: Backbone) -> Scope:
     """What moves in a scope, from the backbone's weights as they are."""
-    return LowRankScope(backbone) if scope == "lora" else Scope(backbone, scope)
+    return LowRankScope(backbone) if scope == "lora" else Scope(backbone, scope, source)
+
+
+def _joined(parameters: Sequence[nn.Parameter]) -> nn.Parameter:
+    """The parameters in one tensor, which they become views of."""
+    flat = torch.cat([p.detach().flatten() for p in parameters])
+    for parameter, part in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
+        parameter.data = part.view_as(parameter)
+    return nn.Parameter(flat, requires_grad=False)
 
 
 def _factors(weight: Tensor, seed: int) -> tuple[nn.Parameter, nn.Parameter]:

@@ -6,8 +6,10 @@ import math
 import threading
 import time
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import cache, partial
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -110,9 +112,8 @@ class AdaptationSession:
         kd_level: float = 1.0,
     ) -> None:
         self._network = network.eval().requires_grad_(False)
-        self._source = _copy(network.backbone)
-        self._statistics = [name for name, _ in network.backbone.named_buffers()]
-        self._source_weights = {f"backbone.{name}": value for name, value in self._source.items()}
+        self._source_network = deepcopy(self._network)
+        self._statistics = _copy(dict(network.backbone.named_buffers()))
         self._clock = clock
         self._kd_level = kd_level
         self._scan: _Scan | None = None
@@ -136,7 +137,7 @@ class AdaptationSession:
     def reset(self) -> None:
         """Go back to the source weights and the statistics of training."""
         self._restore_statistics()
-        self.load(self._source)
+        self.load(self._source_network.backbone.state_dict())
 
     def load(self, weights: Mapping[str, Tensor]) -> None:
         """Go on with other weights of the backbone; the state of the optimizer is forgotten."""
@@ -157,18 +158,16 @@ class AdaptationSession:
         self._restore_statistics()
         if voxels.pyramid.coarsest >= MIN_COARSE_VOXELS:
             self._mix_statistics(voxels, self.settings.scan_statistics)
-            statistics = self._network.backbone.named_buffers()
-            self._source_weights |= {f"backbone.{name}": value.clone() for name, value in statistics}
+            self._source_network.backbone.load_state_dict(dict(self._network.backbone.named_buffers()), strict=False)
 
     def _restore_statistics(self) -> None:
         """Those of training."""
-        statistics = {name: self._source[name] for name in self._statistics}
-        self._network.backbone.load_state_dict(statistics, strict=False)
-        self._source_weights |= {f"backbone.{name}": value for name, value in statistics.items()}
+        for network in (self._network, self._source_network):
+            network.backbone.load_state_dict(self._statistics, strict=False)
 
     def _restart(self) -> None:
-        self._scope = make_scope(self._network.backbone, self.settings.scope)
-        self._optimizer = _optimizer(self._scope.parameters, self.settings)
+        self._scope = make_scope(self._network.backbone, self.settings.scope, self._source_network.backbone)
+        self._optimizer = _optimizer(self._scope.flat, self.settings)
         self._momentum = MOMENTUM
 
     def adapt(self, voxels: VoxelInput, pairs: PointTargets) -> Steps:
@@ -199,7 +198,7 @@ class AdaptationSession:
         near = near_voxels(voxels.grid, seeds, distance)
         view = crop(voxels, near)
         targets = voxel_targets(pairs, view.grid.inverse)
-        before = _copy(self._network.backbone)
+        before = _copy(self._network.backbone.state_dict())
         source = cache(lambda: self.source(view))
         loss = objective(self.settings, targets, lambda: source()[0])
         guarded = self.settings.disagreement_share < 1
@@ -235,8 +234,8 @@ class AdaptationSession:
         finally:
             for parameter in self._scope.parameters:
                 parameter.requires_grad_(False)
-                parameter.grad = None
-        if not torch.stack([p.detach().sum() for p in self._scope.parameters]).isfinite().all():
+            self._scope.drop_gradients()
+        if not self._scope.flat.sum().isfinite():
             steps.stopped_by = "not finite"
         if steps.stopped_by in ("not finite", "out of memory"):
             steps.undo(steps.stopped_by)
@@ -308,13 +307,13 @@ class AdaptationSession:
         """Move the weights by a gradient; distillation loss and loss from before, (2,)."""
         logits, features = self._forward(view)
         loss = objective(logits, features)
-        self._optimizer.zero_grad()
         loss.backward()
+        self._scope.gather_gradient()
         if self.settings.method == "sar":
             self._climb(view, objective)
         self._optimizer.step()
         if self.settings.pull:
-            self._scope.pull(self._source, self.settings.pull)
+            self._scope.pull(self.settings.pull)
         self._scope.fold()
         return torch.stack([self._distillation(features, targets), loss.detach()])
 
@@ -325,21 +324,17 @@ class AdaptationSession:
     @torch.no_grad()
     def source(self, voxels: VoxelInput) -> tuple[Tensor, Tensor]:
         """Logits and features of the source model, whatever the weights are now."""
-        return torch.func.functional_call(self._network, self._source_weights, (voxels,))
+        return self._source_network(voxels)
 
     def _climb(self, view: VoxelInput, objective: Objective) -> None:
         """Replace the gradient by the one at the nearby weights where the loss is highest (SAR)."""
-        gradients = {p: p.grad.clone() for p in self._scope.parameters if p.grad is not None}
-        length = torch.stack([gradient.norm() for gradient in gradients.values()]).norm()
-        offsets = {p: gradient * (SHARPNESS_RADIUS / (length + 1e-12)) for p, gradient in gradients.items()}
-        with torch.no_grad():
-            for parameter, offset in offsets.items():
-                parameter.add_(offset)
-        self._optimizer.zero_grad()
+        flat = self._scope.flat
+        gradient = cast(Tensor, flat.grad)
+        offset = gradient * (SHARPNESS_RADIUS / (gradient.norm() + 1e-12))
+        flat.add_(offset)
         objective(*self._forward(view)).backward()
-        with torch.no_grad():
-            for parameter, offset in offsets.items():
-                parameter.sub_(offset)
+        self._scope.gather_gradient()
+        flat.sub_(offset)
 
     @torch.no_grad()
     def _drift_statistics(self, view: VoxelInput) -> None:
@@ -358,15 +353,15 @@ class AdaptationSession:
             self._network.backbone.eval()
 
 
-def _optimizer(parameters: list[nn.Parameter], settings: AdaptationSettings) -> torch.optim.Optimizer:
+def _optimizer(weights: nn.Parameter, settings: AdaptationSettings) -> torch.optim.Optimizer:
     if settings.optimizer == "sgd":
-        return torch.optim.SGD(parameters, lr=settings.learning_rate, momentum=0.9)
+        return torch.optim.SGD([weights], lr=settings.learning_rate, momentum=0.9)
     kind = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
-    device = parameters[0].device.type
+    device = weights.device.type
     return kind(
-        parameters, lr=settings.learning_rate, fused=device in ("cpu", "cuda") or None, capturable=device == "cuda"
+        [weights], lr=settings.learning_rate, fused=device in ("cpu", "cuda") or None, capturable=device == "cuda"
     )
 
 
-def _copy(module: nn.Module) -> dict[str, Tensor]:
-    return {name: value.detach().clone() for name, value in module.state_dict().items()}
+def _copy(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in weights.items()}
