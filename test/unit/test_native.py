@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch.nn import BatchNorm1d
 
 from ttt_kd_ros.errors import InputError
 from ttt_kd_ros.model.checkpoint import load_checkpoint
@@ -15,6 +16,7 @@ from ttt_kd_ros.model.sparse_backend import use_sparse_backend
 from ttt_kd_ros.share import embedded_checkpoint
 from ttt_kd_ros.sparse import compiled, native, native_library, native_maps, plain, products
 from ttt_kd_ros.sparse.convolution import convolution_norm_relu
+from ttt_kd_ros.sparse.fixed_norm import FixedNorm
 from ttt_kd_ros.sparse.kernel_map import Kept, crop_map, downsampling_map, occupied_voxels, pack, submanifold_map
 
 ON_X86 = platform.machine() in ("x86_64", "AMD64")
@@ -232,13 +234,13 @@ def test_wrong_maps_are_found_when_the_backend_is_chosen(network, monkeypatch):
 
 
 @pytest.mark.parametrize("with_residual", [False, True])
-@pytest.mark.parametrize("moving", ["everything", "features", "scale and shift"])
+@pytest.mark.parametrize("moving", ["everything", "features", "norm_weight and norm_bias"])
 def test_norm_and_relu_after_a_convolution_and_their_gradients_are_those_of_torch(processor, with_residual, moving):
     kernel_map = kernel_maps(voxel_keys(1))["submanifold"]
     features, weight, gradient = arrays(kernel_map, 33, 48)
     generator = torch.Generator().manual_seed(5)
-    scale, shift = torch.rand(2, 48, generator=generator).unbind()
-    values = {"features": features, "weight": weight, "scale": scale, "shift": shift}
+    norm_weight, norm_bias, mean, variance = torch.rand(4, 48, generator=generator).unbind()
+    values = {"features": features, "weight": weight, "norm_weight": norm_weight, "norm_bias": norm_bias}
     if with_residual:
         values["residual"] = torch.randn(kernel_map.outputs, 48, generator=generator)
     moved = [name for name in values if moving == "everything" or name in moving]
@@ -246,7 +248,9 @@ def test_norm_and_relu_after_a_convolution_and_their_gradients_are_those_of_torc
     for chosen in (plain, native):
         products.choose(chosen)
         leaves = {name: value.clone().requires_grad_(name in moved) for name, value in values.items()}
-        output = convolution_norm_relu(**leaves, kernel_map=kernel_map)
+        norm = FixedNorm(leaves["norm_weight"], leaves["norm_bias"], mean, variance, 1e-3)
+        residual = leaves.get("residual")
+        output = convolution_norm_relu(leaves["features"], leaves["weight"], norm, kernel_map, residual)
         found.append((output, *torch.autograd.grad(output, [leaves[name] for name in moved], gradient)))
     for theirs, ours in zip(*found, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-3)
@@ -257,4 +261,4 @@ def test_what_is_not_a_number_is_not_hidden_by_the_relu():
     features, weight, _ = arrays(kernel_map, 5, 16)
     features[0] = float("nan")
     products.choose(native)
-    assert convolution_norm_relu(features, weight, torch.ones(16), torch.zeros(16), kernel_map).isnan().any()
+    assert convolution_norm_relu(features, weight, FixedNorm.of(BatchNorm1d(16)), kernel_map).isnan().any()

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 
 from ttt_kd_ros.benchmark.plain import plain_convolution
 from ttt_kd_ros.sparse.convolution import convolution_norm_relu, sparse_convolution
+from ttt_kd_ros.sparse.fixed_norm import FixedNorm
 from ttt_kd_ros.sparse.kernel_map import downsampling_map, pack, submanifold_map, unpack
 from ttt_kd_ros.sparse.voxels import build_pyramid, voxelise
 
@@ -102,25 +103,31 @@ def test_the_fused_operation_equals_the_plain_ones_one_after_the_other(kernel, r
     down = downsampling_map(keys)[1]
     kernel_map = {"submanifold": submanifold_map(keys, 3), "strided": down, "inverse": down.transposed}[kernel]
     features, weight = leaves(kernel_map.inputs, len(kernel_map.counts))
-    scale, shift = (torch.linspace(-1, 2, 4, dtype=torch.float64).roll(i).requires_grad_() for i in (0, 1))
+    values = (torch.linspace(0.5, 2, 4, dtype=torch.float64).roll(i) for i in range(4))
+    norm = FixedNorm(*values, eps=1e-3)
+    norm.weight.requires_grad_()
+    norm.bias.requires_grad_()
     added = torch.randn(kernel_map.outputs, 4, dtype=torch.float64).requires_grad_() if residual else None
-    inputs = [t for t in (features, weight, scale, shift, added) if t is not None]
-    fused = convolution_norm_relu(features, weight, scale, shift, kernel_map, added)
-    plain = plain_convolution(features, weight, kernel_map) * scale + shift
+    inputs = [t for t in (features, weight, norm.weight, norm.bias, added) if t is not None]
+    fused = convolution_norm_relu(features, weight, norm, kernel_map, added)
+    plain = plain_convolution(features, weight, kernel_map)
+    plain = F.batch_norm(plain, norm.mean, norm.variance, norm.weight, norm.bias, eps=norm.eps)
     plain = torch.relu(plain if added is None else plain + added)
     assert_equal([fused, *gradients(fused, *inputs)], [plain, *gradients(plain, *inputs)])
 
 
-@pytest.mark.parametrize("needed", range(5), ids=["features", "weight", "scale", "shift", "residual"])
+@pytest.mark.parametrize("needed", range(5), ids=["features", "weight", "norm's weight", "its bias", "residual"])
 def test_the_fused_operation_computes_each_gradient_without_the_others(needed):
     kernel_map = submanifold_map(pack(random_voxels(11)), 3)
     features, weight = leaves(kernel_map.inputs, 27)
-    scale, shift = torch.rand(4, dtype=torch.float64), torch.rand(4, dtype=torch.float64)
-    values = [features.detach(), weight.detach(), scale, shift, torch.rand(kernel_map.outputs, 4, dtype=torch.float64)]
+    of_norm = torch.rand(4, 4, dtype=torch.float64)
+    residual = torch.rand(kernel_map.outputs, 4, dtype=torch.float64)
+    values = [features.detach(), weight.detach(), *of_norm[:2], residual]
 
     def gradient(indices):
         inputs = [v.clone().requires_grad_(i in indices) for i, v in enumerate(values)]
-        output = convolution_norm_relu(*inputs[:4], kernel_map, inputs[4])
+        norm = FixedNorm(*inputs[2:4], *of_norm[2:], eps=1e-3)
+        output = convolution_norm_relu(*inputs[:2], norm, kernel_map, inputs[4])
         return output, gradients(output, *(inputs[i] for i in indices))
 
     (output, alone), (output_of_all, together) = gradient([needed]), gradient(range(5))

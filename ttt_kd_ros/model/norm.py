@@ -1,19 +1,13 @@
-"""Batch norms with fixed statistics, and a linear layer before one."""
+"""A linear layer and its batch norm."""
 
 from __future__ import annotations
 
 from typing import cast
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-
-def affine(norm: nn.BatchNorm1d) -> tuple[Tensor, Tensor]:
-    """Scale and shift (C,) of a batch norm with fixed statistics."""
-    mean, variance = cast(Tensor, norm.running_mean), cast(Tensor, norm.running_var)
-    scale = norm.weight * torch.rsqrt(variance + norm.eps)
-    return scale, torch.addcmul(norm.bias, mean, scale, value=-1)
+from ttt_kd_ros.sparse.fixed_norm import FixedNorm
 
 
 class LinearNorm(nn.Sequential):
@@ -27,5 +21,5 @@ class LinearNorm(nn.Sequential):
         linear, norm = cast(tuple[nn.Linear, nn.BatchNorm1d], tuple(self))
         if norm.training:
             return norm(linear(features))
-        scale, shift = affine(norm)
+        scale, shift = FixedNorm.of(norm).affine()
         return F.linear(features, linear.weight * scale[:, None], shift)

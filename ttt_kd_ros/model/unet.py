@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from ttt_kd_ros.errors import InputError
-from ttt_kd_ros.model.norm import LinearNorm, affine
+from ttt_kd_ros.model.norm import LinearNorm
 from ttt_kd_ros.sparse.convolution import SparseConvolution, convolution_norm_relu
+from ttt_kd_ros.sparse.fixed_norm import FixedNorm
 from ttt_kd_ros.sparse.kernel_map import KernelMap
 from ttt_kd_ros.sparse.voxels import Pyramid, build_pyramid
 
@@ -69,7 +70,7 @@ def _conv_norm_relu(
     residual: Tensor | None = None,
 ) -> Tensor:
     if not norm.training:
-        return convolution_norm_relu(features, convolution.weight, *affine(norm), kernel_map, residual)
+        return convolution_norm_relu(features, convolution.weight, FixedNorm.of(norm), kernel_map, residual)
     normed = norm(convolution(features, kernel_map))
     return torch.relu(normed if residual is None else normed + residual)
 

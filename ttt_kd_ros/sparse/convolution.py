@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from ttt_kd_ros.sparse import products
+from ttt_kd_ros.sparse.fixed_norm import FixedNorm
 from ttt_kd_ros.sparse.kernel_map import KernelMap
 
 
@@ -35,26 +36,25 @@ class _ConvolutionNormReLU(torch.autograd.Function):
         ctx: Any,
         features: Tensor,
         weight: Tensor,
-        scale: Tensor,
-        shift: Tensor,
+        norm_weight: Tensor,
+        norm_bias: Tensor,
         residual: Tensor | None,
+        norm: FixedNorm,
         kernel_map: KernelMap,
     ) -> Tensor:
         needs = ctx.needs_input_grad
-        output, convolved = products.convolve_norm_relu(
-            features, weight, scale, shift, residual, kernel_map, keep=needs[2]
-        )
-        ctx.save_for_backward(features if needs[1] else None, weight, scale, convolved, output)
-        ctx.kernel_map = kernel_map
+        output, convolved = products.convolve_norm_relu(features, weight, norm, residual, kernel_map, keep=needs[2])
+        ctx.save_for_backward(features if needs[1] else None, weight, convolved, output)
+        ctx.norm, ctx.kernel_map = norm, kernel_map
         return output
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        features, weight, scale, convolved, output = ctx.saved_tensors
+        features, weight, convolved, output = ctx.saved_tensors
         needs = ctx.needs_input_grad
-        of_normed, of_convolved, of_scale, of_shift = products.norm_relu_gradient(
-            gradient.contiguous(), output, convolved, scale, ctx.kernel_map
+        of_normed, of_convolved, of_norm_weight, of_norm_bias = products.norm_relu_gradient(
+            gradient.contiguous(), output, convolved, ctx.norm, ctx.kernel_map
         )
         of_features, of_weight = _gradients(
             features, of_convolved, weight, weight.transpose(1, 2), ctx.kernel_map, needs[:2]
@@ -62,9 +62,10 @@ class _ConvolutionNormReLU(torch.autograd.Function):
         return (
             of_features,
             of_weight,
-            of_scale if needs[2] else None,
-            of_shift if needs[3] else None,
+            of_norm_weight if needs[2] else None,
+            of_norm_bias if needs[3] else None,
             of_normed if needs[4] else None,
+            None,
             None,
         )
 
@@ -111,14 +112,9 @@ def sparse_convolution(features: Tensor, weight: Tensor, kernel_map: KernelMap) 
 
 
 def convolution_norm_relu(
-    features: Tensor,
-    weight: Tensor,
-    scale: Tensor,
-    shift: Tensor,
-    kernel_map: KernelMap,
-    residual: Tensor | None = None,
+    features: Tensor, weight: Tensor, norm: FixedNorm, kernel_map: KernelMap, residual: Tensor | None = None
 ) -> Tensor:
-    """``relu(sparse_convolution(features, weight, kernel_map) * scale + shift + residual)`` in few passes over memory.
+    """``relu(norm(sparse_convolution(features, weight, kernel_map)) + residual)`` in few passes over memory.
 
     Parameters
     ----------
@@ -126,8 +122,8 @@ def convolution_norm_relu(
         (inputs, C) floating point.
     weight
         (K, C, D), one matrix for each offset of the map.
-    scale, shift
-        (D,), what a batch norm with fixed statistics does.
+    norm
+        Of D channels.
     kernel_map
         Map with K offsets.
     residual
@@ -136,9 +132,9 @@ def convolution_norm_relu(
     Returns
     -------
     (outputs, D)
-        Differentiable once, with respect to all of them.
+        Differentiable once, with respect to features, weight, residual and the norm's weight and bias.
     """
-    return _ConvolutionNormReLU.apply(features, weight, scale, shift, residual, kernel_map)
+    return _ConvolutionNormReLU.apply(features, weight, norm.weight, norm.bias, residual, norm, kernel_map)
 
 
 class SparseConvolution(nn.Module):

@@ -80,6 +80,26 @@ static void convolve_rows(const float* const* in, float* const* out, const float
             for (int64_t c = 0; c < C; ++c) at[r][d] += in[r][c] * matrix[c * D + d];
 }
 
+// A batch norm with fixed statistics: it scales and shifts each channel. There is none without a weight.
+struct Norm {
+    const float *weight, *bias, *mean, *variance;
+    double eps;
+
+    float root(int64_t d) const { return 1 / std::sqrt(variance[d] + static_cast<float>(eps)); }
+
+    std::vector<float> scales(int64_t D) const {
+        std::vector<float> scale(weight ? D : 0);
+        for (size_t d = 0; d < scale.size(); ++d) scale[d] = weight[d] * root(d);
+        return scale;
+    }
+
+    std::vector<float> shifts(const std::vector<float>& scale) const {
+        std::vector<float> shift(scale.size());
+        for (size_t d = 0; d < scale.size(); ++d) shift[d] = bias[d] - mean[d] * scale[d];
+        return shift;
+    }
+};
+
 // What follows a convolution, on one row: rectified = relu(row * scale + shift + residual).
 static void norm_and_rectify(const float* row, const float* scale, const float* shift, const float* residual,
                              float* rectified, int64_t D) {
@@ -90,12 +110,14 @@ static void norm_and_rectify(const float* row, const float* scale, const float* 
 }
 
 // outputs (count, D) from inputs (.., C) and weight (K, C, D), in blocks of outputs that stay in the cache; where there
-// is a scale, also rectified (count, D) of them, which may be the outputs themselves.
+// is a norm, also rectified (count, D) of them, which may be the outputs themselves.
 extern "C" void convolve(const float* inputs, const float* weight, float* outputs, const Row* sources,
                          const Row* targets, const int64_t* starts, int64_t K, int64_t count, int64_t C, int64_t D,
-                         int64_t block, const float* scale, const float* shift, const float* residual,
-                         float* rectified) {
+                         int64_t block, const float* norm_weight, const float* norm_bias, const float* mean,
+                         const float* variance, double eps, const float* residual, float* rectified) {
     const int64_t blocks = (count + block - 1) / block;
+    const Norm norm{norm_weight, norm_bias, mean, variance, eps};
+    const std::vector<float> scale = norm.scales(D), shift = norm.shifts(scale);
 #pragma omp parallel
     {
         std::vector<float> nowhere(D);  // where the rows go that fill up the last ROWS of an offset
@@ -117,26 +139,30 @@ extern "C" void convolve(const float* inputs, const float* weight, float* output
                     convolve_rows(in, out, weight + k * C * D, C, D);
                 }
             }
-            for (Row row = from; scale && row < to; ++row)
-                norm_and_rectify(outputs + row * D, scale, shift, residual ? residual + row * D : nullptr,
-                                 rectified + row * D, D);
+            for (Row row = from; norm.weight && row < to; ++row)
+                norm_and_rectify(outputs + row * D, scale.data(), shift.data(),
+                                 residual ? residual + row * D : nullptr, rectified + row * D, D);
         }
     }
 }
 
 // From the gradient (count, D) of what was rectified: normed (count, D) that of the normed rows and convolved (count, D)
-// that of the convolved ones, and for each block of rows the sums (2, D) of the first and of its products with the
-// convolved rows, if there are any.
+// that of the convolved ones, and those (D) of the norm's weight, if the convolved rows are there, and of its bias.
 extern "C" void norm_relu_gradient(const float* gradient, const float* rectified, const float* rows,
-                                   const float* scale, int64_t count, int64_t D, int64_t block, float* normed,
-                                   float* convolved, float* sums) {
+                                   const float* norm_weight, const float* norm_bias, const float* mean,
+                                   const float* variance, double eps, int64_t count, int64_t D, int64_t block,
+                                   float* normed, float* convolved, float* of_weight, float* of_bias) {
     const int64_t blocks = (count + block - 1) / block;
+    const Norm norm{norm_weight, norm_bias, mean, variance, eps};
+    const std::vector<float> scale = norm.scales(D);
+    std::vector<float> sums(blocks * 2 * D);  // of each block: the normed rows' gradients, and their products with rows
 #pragma omp parallel for schedule(dynamic)
     for (int64_t b = 0; b < blocks; ++b) {
         const Row from = b * block, to = std::min(count, from + block);
+        float* const of_block = sums.data() + b * 2 * D;
         int64_t d = 0;
         for (; d + LANES <= D; d += LANES) {
-            const Vector factor = load(scale + d);
+            const Vector factor = load(scale.data() + d);
             Vector sum{}, product{};
             for (int64_t at = from * D + d; at < to * D; at += D) {
                 const Vector inside = load(rectified + at) <= 0.0f ? Vector{} : load(gradient + at);
@@ -145,20 +171,25 @@ extern "C" void norm_relu_gradient(const float* gradient, const float* rectified
                 sum += inside;
                 if (rows) product += inside * load(rows + at);
             }
-            store(sums + b * 2 * D + d, sum);
-            store(sums + (b * 2 + 1) * D + d, product);
+            store(of_block + d, sum);
+            store(of_block + D + d, product);
         }
-        for (; d < D; ++d) {
-            float sum = 0, product = 0;
+        for (; d < D; ++d)
             for (int64_t at = from * D + d; at < to * D; at += D) {
                 normed[at] = rectified[at] <= 0.0f ? 0.0f : gradient[at];
                 convolved[at] = normed[at] * scale[d];
-                sum += normed[at];
-                if (rows) product += normed[at] * rows[at];
+                of_block[d] += normed[at];
+                if (rows) of_block[D + d] += normed[at] * rows[at];
             }
-            sums[b * 2 * D + d] = sum;
-            sums[(b * 2 + 1) * D + d] = product;
+    }
+    for (int64_t d = 0; d < D; ++d) {
+        float sum = 0, product = 0;
+        for (int64_t b = 0; b < blocks; ++b) {
+            sum += sums[b * 2 * D + d];
+            product += sums[(b * 2 + 1) * D + d];
         }
+        of_bias[d] = sum;
+        if (rows) of_weight[d] = (product - mean[d] * sum) * norm.root(d);
     }
 }
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ttt_kd_ros.sparse import native_maps as maps
 from ttt_kd_ros.sparse.compiled import CompileError
+from ttt_kd_ros.sparse.fixed_norm import FixedNorm
 from ttt_kd_ros.sparse.kernel_map import KernelMap
 from ttt_kd_ros.sparse.native_library import library, run
 
@@ -17,6 +18,7 @@ __all__ = ["convolve", "convolve_norm_relu", "maps", "norm_relu_gradient", "prob
 
 OUTPUTS_AT_ONCE, PAIRS_AT_ONCE = 1024, 512
 """How many outputs and pairs of small networks stay in the cache."""
+NO_NORM = None, None, None, None, 0.0
 
 
 def problem(device: torch.device) -> str:
@@ -38,50 +40,51 @@ def suits(features: Tensor, kernel_map: KernelMap) -> bool:
 def convolve(features: Tensor, weight: Tensor, kernel_map: KernelMap) -> Tensor:
     """(outputs, D) from (inputs, C) and (K, C, D), without a gradient."""
     outputs = features.new_empty(kernel_map.outputs, weight.shape[2])
-    _convolve(features, weight, kernel_map, outputs, None, None, None, None)
+    _convolve(features, weight, kernel_map, outputs, *NO_NORM, None, None)
     return outputs
 
 
 def convolve_norm_relu(
-    features: Tensor,
-    weight: Tensor,
-    scale: Tensor,
-    shift: Tensor,
-    residual: Tensor | None,
-    kernel_map: KernelMap,
-    keep: bool,
+    features: Tensor, weight: Tensor, norm: FixedNorm, residual: Tensor | None, kernel_map: KernelMap, keep: bool
 ) -> tuple[Tensor, Tensor | None]:
     """See `ttt_kd_ros.sparse.products.convolve_norm_relu`."""
     convolved = features.new_empty(kernel_map.outputs, weight.shape[2])
     output = torch.empty_like(convolved) if keep else convolved
     residual = None if residual is None else residual.contiguous()
-    _convolve(features, weight, kernel_map, convolved, scale.contiguous(), shift.contiguous(), residual, output)
+    _convolve(features, weight, kernel_map, convolved, *_arguments(norm), residual, output)
     return output, convolved if keep else None
 
 
 def _convolve(
-    features: Tensor, weight: Tensor, kernel_map: KernelMap, outputs: Tensor, *norm_and_rectified: Tensor | None
+    features: Tensor,
+    weight: Tensor,
+    kernel_map: KernelMap,
+    outputs: Tensor,
+    *norm_residual_and_rectified: Tensor | float | None,
 ) -> None:
     pairs = (kernel_map.sources, kernel_map.targets, kernel_map.starts)
     offsets, channels, out_channels = weight.shape
     sizes = (offsets, kernel_map.outputs, channels, out_channels, OUTPUTS_AT_ONCE)
-    run("convolve", features.contiguous(), weight.contiguous(), outputs, *pairs, *sizes, *norm_and_rectified)
+    arrays = (features.contiguous(), weight.contiguous(), outputs)
+    run("convolve", *arrays, *pairs, *sizes, *norm_residual_and_rectified)
 
 
 def norm_relu_gradient(
-    gradient: Tensor, output: Tensor, convolved: Tensor | None, scale: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    gradient: Tensor, output: Tensor, convolved: Tensor | None, norm: FixedNorm
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
     """See `ttt_kd_ros.sparse.products.norm_relu_gradient`."""
     count, channels = gradient.shape
     of_normed, of_convolved = torch.empty_like(gradient), torch.empty_like(gradient)
-    sums = gradient.new_empty(-(-count // OUTPUTS_AT_ONCE), 2, channels)
-    results = (of_normed, of_convolved, sums)
-    run(
-        "norm_relu_gradient", gradient, output, convolved, scale.contiguous(), count, channels, OUTPUTS_AT_ONCE,
-        *results,
-    )  # fmt: skip
-    of_shift, of_scale = sums.sum(dim=0)
-    return of_normed, of_convolved, of_scale, of_shift
+    of_weight = None if convolved is None else gradient.new_empty(channels)
+    of_bias = gradient.new_empty(channels)
+    results = (of_normed, of_convolved, of_weight, of_bias)
+    sizes = (count, channels, OUTPUTS_AT_ONCE)
+    run("norm_relu_gradient", gradient, output, convolved, *_arguments(norm), *sizes, *results)
+    return results
+
+
+def _arguments(norm: FixedNorm) -> tuple[Tensor | float, ...]:
+    return norm.weight, norm.bias, norm.mean, norm.variance, norm.eps
 
 
 def weight_gradient(features: Tensor, gradient: Tensor, weight: Tensor, kernel_map: KernelMap) -> Tensor:

@@ -12,10 +12,10 @@ from ttt_kd_ros.sparse.compiled import compiled
 
 SOURCE = Path(__file__).with_name("native.cpp")
 
-# Arguments of the kernels: arrays and sizes, in their order.
+# Arguments of the kernels: arrays, sizes and real numbers, in their order.
 _SIGNATURES = {
-    "convolve": "aaaaaasssssaaaa",
-    "norm_relu_gradient": "aaaasssaaa",
+    "convolve": "aaaaaasssssaaaaraa",
+    "norm_relu_gradient": "aaaaaaarsssaaaa",
     "weight_gradient": "aaaaaassss",
     "count_submanifold": "asassa",
     "fill_submanifold": "asassaaaa",
@@ -41,15 +41,15 @@ def library(*flags: str) -> ctypes.CDLL:
         If they cannot be compiled.
     """
     kernels = compiled(SOURCE, flags)
-    kinds = {"a": ctypes.c_void_p, "s": ctypes.c_int64}
+    kinds = {"a": ctypes.c_void_p, "s": ctypes.c_int64, "r": ctypes.c_double}
     for name, signature in _SIGNATURES.items():
         kernel = getattr(kernels, name)
         kernel.argtypes, kernel.restype = [kinds[kind] for kind in signature], ctypes.c_int64
     return kernels
 
 
-def run(kernel: str, *arguments: Tensor | int | None) -> int:
-    """Call a kernel with contiguous arrays, some of which may be absent, and sizes.
+def run(kernel: str, *arguments: Tensor | float | None) -> int:
+    """Call a kernel with contiguous arrays, some of which may be absent, sizes and real numbers.
 
     What it returns means nothing where the kernel returns nothing.
     """

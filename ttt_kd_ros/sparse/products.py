@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ttt_kd_ros.sparse import native, plain
+from ttt_kd_ros.sparse.fixed_norm import FixedNorm
 from ttt_kd_ros.sparse.kernel_map import Kept, KernelMap
 
 
@@ -75,22 +76,16 @@ def convolve(features: Tensor, weight: Tensor, kernel_map: KernelMap) -> Tensor:
 
 
 def convolve_norm_relu(
-    features: Tensor,
-    weight: Tensor,
-    scale: Tensor,
-    shift: Tensor,
-    residual: Tensor | None,
-    kernel_map: KernelMap,
-    keep: bool,
+    features: Tensor, weight: Tensor, norm: FixedNorm, residual: Tensor | None, kernel_map: KernelMap, keep: bool
 ) -> tuple[Tensor, Tensor | None]:
-    """``relu(convolved * scale + shift + residual)``, and ``convolved`` if it is to be kept.
+    """``relu(norm(convolved) + residual)``, and ``convolved`` if it is to be kept.
 
     Parameters
     ----------
     features, weight
         (inputs, C) and (K, C, D).
-    scale, shift
-        (D,).
+    norm
+        Of D channels.
     residual
         (outputs, D), or None.
     kernel_map
@@ -100,8 +95,9 @@ def convolve_norm_relu(
     """
     module = _for(features, kernel_map)
     if module is native:
-        return native.convolve_norm_relu(features, weight, scale, shift, residual, kernel_map, keep)
+        return native.convolve_norm_relu(features, weight, norm, residual, kernel_map, keep)
     convolved = module.convolve(features, weight, kernel_map)
+    scale, shift = norm.affine()
     output = torch.addcmul(shift, convolved, scale, out=None if keep else convolved)
     if residual is not None:
         output += residual
@@ -109,25 +105,29 @@ def convolve_norm_relu(
 
 
 def norm_relu_gradient(
-    gradient: Tensor, output: Tensor, convolved: Tensor | None, scale: Tensor, kernel_map: KernelMap
+    gradient: Tensor, output: Tensor, convolved: Tensor | None, norm: FixedNorm, kernel_map: KernelMap
 ) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
-    """Gradients of the normed and of the convolved features, of the scale and of the shift.
+    """Gradients of the normed and of the convolved features, of the norm's weight and of its bias.
 
     Parameters
     ----------
     gradient, output, convolved
-        (outputs, D), of the output of `convolve_norm_relu`, and its results; without the convolved features the scale's
-        gradient is None or means nothing.
-    scale
-        (D,).
+        (outputs, D), of the output of `convolve_norm_relu`, and its results; without the convolved features the
+        gradient of the norm's weight is None.
+    norm
+        Of D channels.
     kernel_map
         The map of the convolution.
     """
     if _for(gradient, kernel_map) is native:
-        return native.norm_relu_gradient(gradient, output, convolved, scale)
+        return native.norm_relu_gradient(gradient, output, convolved, norm)
     of_normed = torch.ops.aten.threshold_backward(gradient, output, 0)
-    of_scale = None if convolved is None else (of_normed * convolved).sum(dim=0)
-    return of_normed, of_normed * scale, of_scale, of_normed.sum(dim=0)
+    of_bias = of_normed.sum(dim=0)
+    of_convolved = of_normed * norm.affine()[0]
+    if convolved is None:
+        return of_normed, of_convolved, None, of_bias
+    centred = (of_normed * convolved).sum(dim=0) - norm.mean * of_bias
+    return of_normed, of_convolved, centred * torch.rsqrt(norm.variance + norm.eps), of_bias
 
 
 def weight_gradient(features: Tensor, gradient: Tensor, weight: Tensor, kernel_map: KernelMap) -> Tensor:
