@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import cache, partial
@@ -21,10 +21,10 @@ from ttt_kd_ros.adaptation.objective import distillation_loss
 from ttt_kd_ros.adaptation.replayed import RECORD, STEP, Replayed
 from ttt_kd_ros.adaptation.scope import make_scope
 from ttt_kd_ros.adaptation.settings import AdaptationSettings
-from ttt_kd_ros.adaptation.targets import PointTargets, Targets, voxel_targets
-from ttt_kd_ros.adaptation.view import near_voxels
+from ttt_kd_ros.adaptation.targets import PointTargets, Targets
+from ttt_kd_ros.adaptation.view import View, view_of
 from ttt_kd_ros.model.network import Network
-from ttt_kd_ros.model.voxel_input import VoxelInput, crop
+from ttt_kd_ros.model.voxel_input import VoxelInput
 
 SHARPNESS_RADIUS = 0.05
 """Of `sar`: how far around the weights a high loss is looked for, as its authors have it."""
@@ -76,10 +76,9 @@ class Steps:
 class _Scan:
     """What the steps on one scan need."""
 
-    view: VoxelInput
-    near: Tensor
+    view: View
     step: Replayed
-    before: Mapping[str, Tensor]
+    before: Tensor
     source_labels: Tensor | None
     start: float
     due: float
@@ -113,7 +112,7 @@ class AdaptationSession:
     ) -> None:
         self._network = network.eval().requires_grad_(False)
         self._source_network = deepcopy(self._network)
-        self._statistics = _copy(dict(network.backbone.named_buffers()))
+        self._statistics = [statistic.clone() for statistic in network.backbone.buffers()]
         self._clock = clock
         self._kd_level = kd_level
         self._scan: _Scan | None = None
@@ -137,7 +136,8 @@ class AdaptationSession:
     def reset(self) -> None:
         """Go back to the source weights and the statistics of training."""
         self._restore_statistics()
-        self.load(self._source_network.backbone.state_dict())
+        _copy(self._source_network.backbone.parameters(), self._network.backbone.parameters())
+        self._restart()
 
     def load(self, weights: Mapping[str, Tensor]) -> None:
         """Go on with other weights of the backbone; the state of the optimizer is forgotten."""
@@ -158,12 +158,12 @@ class AdaptationSession:
         self._restore_statistics()
         if voxels.pyramid.coarsest >= MIN_COARSE_VOXELS:
             self._mix_statistics(voxels, self.settings.scan_statistics)
-            self._source_network.backbone.load_state_dict(dict(self._network.backbone.named_buffers()), strict=False)
+            _copy(self._network.backbone.buffers(), self._source_network.backbone.buffers())
 
     def _restore_statistics(self) -> None:
         """Those of training."""
         for network in (self._network, self._source_network):
-            network.backbone.load_state_dict(self._statistics, strict=False)
+            _copy(self._statistics, network.backbone.buffers())
 
     def _restart(self) -> None:
         self._scope = make_scope(self._network.backbone, self.settings.scope, self._source_network.backbone)
@@ -193,27 +193,23 @@ class AdaptationSession:
         Steps
             None taken yet; `advance` goes on with it, and takes none if the scan is familiar.
         """
-        seeds = voxel_targets(pairs, voxels.grid.inverse).voxels
-        distance = self.settings.margin_m / self._network.config.voxel_size
-        near = near_voxels(voxels.grid, seeds, distance)
-        view = crop(voxels, near)
-        targets = voxel_targets(pairs, view.grid.inverse)
-        before = _copy(self._network.backbone.state_dict())
-        source = cache(lambda: self.source(view))
-        loss = objective(self.settings, targets, lambda: source()[0])
+        view = view_of(voxels, pairs, self.settings.margin_m / self._network.config.voxel_size)
+        source = cache(lambda: self.source(view.voxels))
+        loss = objective(self.settings, view.targets, lambda: source()[0])
         guarded = self.settings.disagreement_share < 1
         source_labels = source()[0].argmax(dim=1) if guarded else None
         last = self._scan.step if self._scan is not None else None
-        step = Replayed(partial(self._take_step, view, targets, loss), view.features.device, last)
-        self._scan = _Scan(view, near, step, before, source_labels, start=self._clock(), due=due)
+        step = Replayed(partial(self._take_step, view, loss), voxels.features.device, last)
+        before = self._scope.flat.clone()
+        self._scan = _Scan(view, step, before, source_labels, start=self._clock(), due=due)
         familiar, trust = self.settings.familiar, self.settings.trust
         if self.settings.method not in NEEDS_TEACHER or not (familiar or trust):
             return Steps()
-        cosine = 1 - distillation_loss(source()[1], targets).item()
+        cosine = 1 - distillation_loss(source()[1], view.targets).item()
         if familiar and cosine >= familiar * self._kd_level:
             return Steps(stopped_by=FAMILIAR)
         trusted = not trust or cosine >= trust * self._kd_level
-        return Steps(trusted=trusted, reach=None if trusted else near)
+        return Steps(trusted=trusted, reach=None if trusted else view.near)
 
     def advance(self, steps: Steps, count: int) -> None:
         """Take steps on the scan until there are `count`, or something stops them.
@@ -239,7 +235,9 @@ class AdaptationSession:
             steps.stopped_by = "not finite"
         if steps.stopped_by in ("not finite", "out of memory"):
             steps.undo(steps.stopped_by)
-            self.load(scan.before)
+            self._scope.flat.copy_(scan.before)
+            self._scope.fold()
+            self._restart()
 
     def fault(self, voxels: VoxelInput, labels: Tensor, steps: Steps) -> str:
         """What is wrong with the (V,) labels that adapted weights gave a scan: ``collapse``, ``disagreement`` or empty.
@@ -258,7 +256,7 @@ class AdaptationSession:
             return "collapse"
         scan = self._scan
         if steps.kd_losses and scan is not None and scan.source_labels is not None:
-            changed = changed_share(labels[scan.near], scan.source_labels)
+            changed = changed_share(labels[scan.view.near], scan.source_labels)
             return "disagreement" if changed > self.settings.disagreement_share else ""
         return ""
 
@@ -295,7 +293,7 @@ class AdaptationSession:
         """Move the weights once; returns ``steps``, or ``not finite``."""
         if self.settings.method == "statistics":
             steps.kd_losses.append(math.nan)
-            self._drift_statistics(scan.view)
+            self._drift_statistics(scan.view.voxels)
             return "steps"
         distillation, loss = scan.step(how).tolist()
         if not math.isfinite(loss):
@@ -303,23 +301,23 @@ class AdaptationSession:
         steps.kd_losses.append(distillation)
         return "steps"
 
-    def _take_step(self, view: VoxelInput, targets: Targets, objective: Objective) -> Tensor:
+    def _take_step(self, view: View, objective: Objective) -> Tensor:
         """Move the weights by a gradient; distillation loss and loss from before, (2,)."""
-        logits, features = self._forward(view)
+        logits, features = self._forward(view.voxels)
         loss = objective(logits, features)
         loss.backward()
         self._scope.gather_gradient()
         if self.settings.method == "sar":
-            self._climb(view, objective)
+            self._climb(view.voxels, objective)
         self._optimizer.step()
         if self.settings.pull:
             self._scope.pull(self.settings.pull)
         self._scope.fold()
-        return torch.stack([self._distillation(features, targets), loss.detach()])
+        return torch.stack([self._distillation(features, view.targets), loss.detach()])
 
     def _forward(self, view: VoxelInput) -> tuple[Tensor, Tensor]:
         weights = {f"backbone.{name}": weight for name, weight in self._scope.weights().items()}
-        return torch.func.functional_call(self._network, weights, (view,))
+        return torch.func.functional_call(self._network, weights, (view,)) if weights else self._network(view)
 
     @torch.no_grad()
     def source(self, voxels: VoxelInput) -> tuple[Tensor, Tensor]:
@@ -363,5 +361,6 @@ def _optimizer(weights: nn.Parameter, settings: AdaptationSettings) -> torch.opt
     )
 
 
-def _copy(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: value.detach().clone() for name, value in weights.items()}
+@torch.no_grad()
+def _copy(values: Iterable[Tensor], into: Iterable[Tensor]) -> None:
+    torch._foreach_copy_(list(into), list(values))

@@ -3,13 +3,43 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ttt_kd_ros.adaptation.targets import PointTargets, Targets, voxel_targets
+from ttt_kd_ros.model.voxel_input import VoxelInput, crop
 from ttt_kd_ros.sparse.kernel_map import unpack
 from ttt_kd_ros.sparse.voxels import VoxelGrid
+
+
+@dataclass(frozen=True)
+class View:
+    """The voxels near the paired ones of a scan.
+
+    Parameters
+    ----------
+    near
+        (V,) bool, which voxels of the scan they are.
+    voxels
+        What a network sees of them.
+    targets
+        The teacher's features of the paired ones among them.
+    """
+
+    near: Tensor
+    voxels: VoxelInput
+    targets: Targets
+
+
+def view_of(voxels: VoxelInput, pairs: PointTargets, distance: float) -> View:
+    """The voxels within at least a horizontal distance [voxels] of the paired ones, of which there must be some."""
+    targets = voxel_targets(pairs, voxels.grid.inverse)
+    near = near_voxels(voxels.grid, targets.voxels, distance)
+    rank = near.cumsum(dim=0) - 1
+    return View(near, crop(voxels, near), Targets(rank[targets.voxels], targets.features))
 
 
 def near_voxels(grid: VoxelGrid, seeds: Tensor, distance: float) -> Tensor:

@@ -14,8 +14,8 @@ from torch import Tensor
 from ttt_kd_ros.adaptation.cost import Clock
 from ttt_kd_ros.adaptation.session import AdaptationSession
 from ttt_kd_ros.adaptation.settings import AdaptationSettings
-from ttt_kd_ros.adaptation.targets import PointTargets, point_targets, voxel_targets
-from ttt_kd_ros.adaptation.view import near_voxels
+from ttt_kd_ros.adaptation.targets import PointTargets, point_targets
+from ttt_kd_ros.adaptation.view import view_of
 from ttt_kd_ros.benchmark.limits import Machine, Work, forward_work, maps_work, step_work, unet_on, voxelise_work
 from ttt_kd_ros.benchmark.plain import plain_network
 from ttt_kd_ros.frame import Frame
@@ -23,7 +23,7 @@ from ttt_kd_ros.geometry.pairing import pair_points
 from ttt_kd_ros.geometry.projection import scale_camera
 from ttt_kd_ros.geometry.transforms import transform_points
 from ttt_kd_ros.model.network import Network, most_likely
-from ttt_kd_ros.model.voxel_input import VoxelInput, crop
+from ttt_kd_ros.model.voxel_input import VoxelInput
 from ttt_kd_ros.sparse.voxels import build_pyramid, coordinate_range, voxelise
 from ttt_kd_ros.teacher.load import Teacher
 
@@ -139,12 +139,6 @@ def _network_stages(prepared: Prepared, network: Network) -> list[Stage]:
     return [Stage("forward", forward, work), Stage("prediction", predict, work)]
 
 
-def view_of(voxels: VoxelInput, pairs: PointTargets, network: Network, margin_m: float) -> VoxelInput:
-    """The voxels that gradient steps run on."""
-    seeds = voxel_targets(pairs, voxels.grid.inverse).voxels
-    return crop(voxels, near_voxels(voxels.grid, seeds, margin_m / network.config.voxel_size))
-
-
 def step_stage(
     name: str,
     network: Network,
@@ -166,7 +160,8 @@ def step_stage(
 def _step_stages(
     voxels: VoxelInput, pairs: PointTargets, network: Network, settings: AdaptationSettings
 ) -> list[Stage]:
-    view = view_of(voxels, pairs, network, settings.margin_m)
+    distance = settings.margin_m / network.config.voxel_size
+    view = view_of(voxels, pairs, distance).voxels
     everywhere = replace(settings, margin_m=EVERYWHERE_M)
     on_view, on_all = (step_work(*unet_on(network, v)) for v in (view, voxels))
     unet = unet_on(network, voxels)[0].config
@@ -178,7 +173,7 @@ def _step_stages(
         one_step.reset()
 
     return [
-        Stage("view", lambda: view_of(voxels, pairs, network, settings.margin_m), maps_work(unet_on(network, view)[1])),
+        Stage("view", lambda: view_of(voxels, pairs, distance), maps_work(unet_on(network, view)[1])),
         step_stage(STEP, network, voxels, pairs, settings, on_view),
         step_stage(STEP_ALL, network, voxels, pairs, everywhere, on_all),
         Stage(STEP_REBUILT, rebuild, on_all),

@@ -53,6 +53,6 @@ def run(kernel: str, *arguments: Tensor | float | None) -> int:
 
     What it returns means nothing where the kernel returns nothing.
     """
-    places = (a.data_ptr() if isinstance(a, Tensor) else a for a in arguments)
+    places = [a.data_ptr() if isinstance(a, Tensor) else a for a in arguments]
     result: int = getattr(library(), kernel)(*places)
     return result

@@ -10,11 +10,9 @@ import torch.nn.functional as F
 
 from ttt_kd_ros.adaptation.objective import distillation_loss
 from ttt_kd_ros.adaptation.settings import AdaptationSettings
-from ttt_kd_ros.adaptation.targets import voxel_targets
-from ttt_kd_ros.adaptation.view import near_voxels
+from ttt_kd_ros.adaptation.view import view_of
 from ttt_kd_ros.frame import IGNORE_LABEL
 from ttt_kd_ros.model.network import Network
-from ttt_kd_ros.model.voxel_input import crop
 from ttt_kd_ros.training.samples import TrainingScan, voxel_labels
 
 
@@ -41,15 +39,13 @@ def adaptability(network: Network, scan: TrainingScan) -> Adaptability:
     if scan.pairs is None:
         raise ValueError("the scan has no pairs")
     whole = network.voxel_input(scan.points)
-    seeds = voxel_targets(scan.pairs, whole.grid.inverse).voxels
-    distance = AdaptationSettings().margin_m / network.config.voxel_size
-    view = crop(whole, near_voxels(whole.grid, seeds, distance))
-    targets = voxel_targets(scan.pairs, view.grid.inverse)
-    inside = view.grid.inverse >= 0
+    view = view_of(whole, scan.pairs, AdaptationSettings().margin_m / network.config.voxel_size)
+    grid = view.voxels.grid
+    inside = grid.inverse >= 0
     with torch.enable_grad():
-        logits, features = network(view)
-        labels = voxel_labels(scan.labels[inside], view.grid.inverse[inside], len(view.grid), logits.shape[1])
-        distillation = distillation_loss(features, targets)
+        logits, features = network(view.voxels)
+        labels = voxel_labels(scan.labels[inside], grid.inverse[inside], len(grid), logits.shape[1])
+        distillation = distillation_loss(features, view.targets)
         cross_entropy = F.cross_entropy(logits, labels, ignore_index=IGNORE_LABEL)
         parameters = list(network.backbone.parameters())
         towards_teacher = torch.autograd.grad(distillation, parameters, retain_graph=True)
