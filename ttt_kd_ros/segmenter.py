@@ -269,8 +269,8 @@ class Segmenter:
                 teacher = self._teacher if settings.method in NEEDS_TEACHER else None
                 pairs = point_targets(points, frame.views, teacher, self._network.reduction)
             sizes = {view.image.shape[:2] for view in frame.views}
-            if sizes <= self._met_sizes:  # OpenVINO may translate the teacher for each
-                pace.add("teacher", stage.timings_ms["teacher"] / 1e3)
+            cold = not sizes <= self._met_sizes  # OpenVINO may translate the teacher for each
+            pace.add("teacher", stage.timings_ms["teacher"] / 1e3, cold)
             self._met_sizes |= sizes
             paired = len(pairs.points.unique())
             if paired < max(1, settings.min_pairs):

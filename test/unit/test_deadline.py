@@ -184,6 +184,14 @@ def test_once_warmed_up_a_scan_is_late_neither_for_its_first_teacher_nor_for_its
     assert taken == [0, 6, 6, 6]
 
 
+def test_once_warmed_up_a_teacher_that_takes_too_long_is_not_tried(segmenter, frame, clock):
+    warm_up(segmenter)
+    for _ in range(3):
+        start = clock()
+        segmenter.segment(frame, start + FORWARD_S + TEACHER_S / 2)
+        assert clock() - start == pytest.approx(FORWARD_S)
+
+
 @pytest.mark.parametrize("mode", ["online", "offline"])
 def test_warming_up_changes_neither_settings_nor_weights_nor_statistics(segmenter, network, mode):
     settings = replace(segmenter.settings, mode=mode, scan_statistics=0.3)

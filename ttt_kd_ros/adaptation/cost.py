@@ -22,9 +22,9 @@ class RunningCost:
         self._latest: deque[float] = deque(maxlen=KEPT)
         self._warm = False
 
-    def add(self, seconds: float) -> None:
-        """Take in a measurement [s]."""
-        if self._warm:
+    def add(self, seconds: float, cold: bool = False) -> None:
+        """Take in a measurement [s]; a cold one does not count either."""
+        if self._warm and not cold:
             self._latest.append(seconds)
         self._warm = True
 
@@ -62,9 +62,9 @@ class Pace:
         self._assumed: dict[str, float] = {}
         self._growing: frozenset[str] = frozenset()
 
-    def add(self, stage: str, seconds: float) -> None:
-        """Take in how long a stage took [s]."""
-        self._costs[stage].add(seconds)
+    def add(self, stage: str, seconds: float, cold: bool = False) -> None:
+        """Take in how long a stage took [s], which does not count if it did for the first time what it did."""
+        self._costs[stage].add(seconds, cold)
 
     def fade(self, *stages: str) -> None:
         """Believe stages a little cheaper, because they did not fit."""
