@@ -15,7 +15,7 @@ from tf2_ros import Buffer, ExtrapolationException, TransformException
 from transforms3d.quaternions import quat2mat
 
 from ttt_kd_ros.errors import InputError
-from ttt_kd_ros.geometry.transforms import rigid
+from ttt_kd_ros.geometry.transforms import invert, rigid
 from ttt_kd_ros.ros.counts import EXTRAPOLATION, NO_TRANSFORM
 
 
@@ -105,7 +105,14 @@ class Transforms:
             If one is not known by `deadline`.
         """
         then = [FrameAt(scan.frame_id, scan.stamp + time_ns) for time_ns in reversed(times_ns)]
-        return np.stack([self._through_fixed_frame(scan, each, deadline) for each in then][::-1])
+        T_fixed_time = np.stack([self._T_fixed_scan(each, deadline) for each in then][::-1])
+        return invert(self._T_fixed_scan(scan, deadline)) @ T_fixed_time
+
+    def _T_fixed_scan(self, scan: FrameAt, deadline: int) -> NDArray[np.float64]:  # noqa: N802
+        fixed, stamp = self.fixed_frame, _time(scan)
+        return self._look_up(
+            lambda timeout: self.buffer.lookup_transform(fixed, scan.frame_id, stamp, timeout), deadline
+        )
 
     def _through_fixed_frame(self, target: FrameAt, source: FrameAt, deadline: int) -> NDArray[np.float64]:
         """(4, 4) from source coordinates at the source's time to target coordinates at the target's."""
