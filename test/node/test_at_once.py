@@ -76,6 +76,16 @@ def test_of_several_scans_whose_pictures_have_come_the_latest_is_learned_from(in
     assert [lesson.scan.stamp for lesson in robot.segmenter.lessons] == [3 * SECOND]
 
 
+def test_a_scan_from_before_the_time_jumped_back_does_not_wait_for_its_pictures(in_background):
+    robot = in_background
+    robot.answer(cloud(POINTS, stamp=9 * SECOND))
+    robot.answer(cloud(POINTS, stamp=1 * SECOND))
+    robot.show(picture(1 * SECOND))
+    robot.answer(cloud(POINTS, stamp=2 * SECOND))
+    robot.world.wait_until(lambda: robot.segmenter.lessons)
+    assert [lesson.scan.stamp for lesson in robot.segmenter.lessons] == [1 * SECOND]
+
+
 def test_a_cloud_that_cannot_be_read_is_counted_once_and_not_learned_from(in_background):
     robot = in_background
     broken = cloud(POINTS, stamp=SECOND)

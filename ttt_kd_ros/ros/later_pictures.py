@@ -30,7 +30,9 @@ class LaterPictures:
         self._waiting: deque[tuple[ScanJob, Frame]] = deque(maxlen=SCANS_KEPT)
 
     def add(self, job: ScanJob, frame: Frame) -> None:
-        """Let a frame wait for its pictures."""
+        """Let a frame wait for its pictures; none does from before the time jumped back."""
+        if self._waiting and job.stamp < self._waiting[-1][0].stamp:
+            self.clear()
         self._waiting.append((job, frame))
 
     def clear(self) -> None:

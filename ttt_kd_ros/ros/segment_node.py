@@ -28,7 +28,7 @@ from sensor_msgs.msg import PointCloud2
 from tf2_ros import Buffer
 
 from ttt_kd_ros.adaptation.cost import RunningCost
-from ttt_kd_ros.device import free_memory
+from ttt_kd_ros.device import free_memory, freeze_memory
 from ttt_kd_ros.errors import InputError
 from ttt_kd_ros.frame import Frame, Segmentation
 from ttt_kd_ros.ros.assembly import FrameAssembler, ImageMessage, ScanJob
@@ -180,8 +180,7 @@ class SegmentNode(LifecycleNode):
         transforms = Transforms(self._buffer, settings.base_frame, settings.fixed_frame)
         self._assembler = FrameAssembler(transforms, self._counts)
         undo.callback(gc.unfreeze)
-        free_memory()
-        gc.freeze()  # else a full collection, in the midst of some scan, looks at all that torch has loaded for 0.2 s
+        freeze_memory()
 
     def _activate(self) -> None:
         settings, undo, model = self._settings, self._undo_activate, self._loaded_model()
