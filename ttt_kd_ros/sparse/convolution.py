@@ -25,9 +25,7 @@ class _SparseConvolution(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         features, weight = ctx.saved_tensors
-        transposed = weight.transpose(1, 2)
-        needs = ctx.needs_input_grad[:2]
-        return *_gradients(features, gradient.contiguous(), weight, transposed, ctx.kernel_map, needs), None
+        return *products.gradients(features, gradient, weight, ctx.kernel_map, ctx.needs_input_grad[0]), None
 
 
 class _ConvolutionNormReLU(torch.autograd.Function):
@@ -53,38 +51,18 @@ class _ConvolutionNormReLU(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         features, weight, convolved, output = ctx.saved_tensors
         needs = ctx.needs_input_grad
-        of_normed, of_convolved, of_norm_weight, of_norm_bias = products.norm_relu_gradient(
-            gradient.contiguous(), output, convolved, ctx.norm, ctx.kernel_map
-        )
-        of_features, of_weight = _gradients(
-            features, of_convolved, weight, weight.transpose(1, 2), ctx.kernel_map, needs[:2]
+        of_features, of_weight, of_norm_weight, of_norm_bias, of_normed = products.convolve_norm_relu_gradients(
+            gradient, output, convolved, features, weight, ctx.norm, ctx.kernel_map, of_features=needs[0]
         )
         return (
             of_features,
             of_weight,
-            of_norm_weight if needs[2] else None,
+            of_norm_weight,
             of_norm_bias if needs[3] else None,
             of_normed if needs[4] else None,
             None,
             None,
         )
-
-
-def _gradients(
-    features: Tensor | None,
-    gradient: Tensor,
-    weight: Tensor,
-    transposed: Tensor,
-    kernel_map: KernelMap,
-    needs: tuple[bool, ...],
-) -> tuple[Tensor | None, Tensor | None]:
-    """Gradients of the features and of the weight, as far as they are needed."""
-    if features is not None and all(needs):
-        return products.gradients(features, gradient, weight, transposed, kernel_map)
-    return (
-        products.convolve(gradient, transposed, kernel_map.transposed) if needs[0] else None,
-        None if features is None else products.weight_gradient(features, gradient, weight, kernel_map),
-    )
 
 
 def sparse_convolution(features: Tensor, weight: Tensor, kernel_map: KernelMap) -> Tensor:

@@ -148,12 +148,10 @@ extern "C" void convolve(const float* inputs, const float* weight, float* output
 
 // From the gradient (count, D) of what was rectified: normed (count, D) that of the normed rows and convolved (count, D)
 // that of the convolved ones, and those (D) of the norm's weight, if the convolved rows are there, and of its bias.
-extern "C" void norm_relu_gradient(const float* gradient, const float* rectified, const float* rows,
-                                   const float* norm_weight, const float* norm_bias, const float* mean,
-                                   const float* variance, double eps, int64_t count, int64_t D, int64_t block,
-                                   float* normed, float* convolved, float* of_weight, float* of_bias) {
+static void norm_relu_gradient(const float* gradient, const float* rectified, const float* rows, const Norm& norm,
+                               int64_t count, int64_t D, int64_t block, float* normed, float* convolved,
+                               float* of_weight, float* of_bias) {
     const int64_t blocks = (count + block - 1) / block;
-    const Norm norm{norm_weight, norm_bias, mean, variance, eps};
     const std::vector<float> scale = norm.scales(D);
     std::vector<float> sums(blocks * 2 * D);  // of each block: the normed rows' gradients, and their products with rows
 #pragma omp parallel for schedule(dynamic)
@@ -189,7 +187,7 @@ extern "C" void norm_relu_gradient(const float* gradient, const float* rectified
             product += sums[(b * 2 + 1) * D + d];
         }
         of_bias[d] = sum;
-        if (rows) of_weight[d] = (product - mean[d] * sum) * norm.root(d);
+        if (rows) of_weight[d] = (product - norm.mean[d] * sum) * norm.root(d);
     }
 }
 
@@ -228,6 +226,42 @@ extern "C" void weight_gradient(const float* inputs, const float* outputs, float
                 add_weight_gradient<1>(inputs + c, outputs, matrix + c * D, sources + i, targets + i, n, C, D);
         }
     }
+}
+
+// transposed (K, D, C) of matrices (K, C, D).
+static void transpose(const float* matrices, float* transposed, int64_t K, int64_t C, int64_t D) {
+#pragma omp parallel for
+    for (int64_t k = 0; k < K; ++k)
+        for (int64_t d = 0; d < D; ++d)
+            for (int64_t c = 0; c < C; ++c) transposed[(k * D + d) * C + c] = matrices[(k * C + c) * D + d];
+}
+
+// Memory for what is between two kernels, kept from one call to the next.
+static float* scratch(std::vector<float>& memory, int64_t size) {
+    if (memory.size() < static_cast<size_t>(size)) memory.resize(size);
+    return memory.data();
+}
+
+// From the gradient (count, D) of a convolution with norm and ReLU: those of its features, of its weight, of the norm's
+// weight and bias, and normed (count, D) that of a residual; the first three where there is an array for them.
+extern "C" void convolve_norm_relu_gradients(
+    const float* gradient, const float* rectified, const float* rows, const float* features, const float* weight,
+    const float* norm_weight, const float* norm_bias, const float* mean, const float* variance, double eps,
+    const Row* sources, const Row* targets, const int64_t* starts, int64_t K, int64_t inputs, int64_t count, int64_t C,
+    int64_t D, int64_t outputs_block, int64_t pairs_block, float* of_features, float* of_weight, float* of_norm_weight,
+    float* of_norm_bias, float* normed) {
+    static thread_local std::vector<float> convolved_memory, transposed_memory;
+    float* const convolved = scratch(convolved_memory, count * D);
+    const Norm norm{norm_weight, norm_bias, mean, variance, eps};
+    norm_relu_gradient(gradient, rectified, rows, norm, count, D, outputs_block, normed, convolved, of_norm_weight,
+                       of_norm_bias);
+    if (of_features) {
+        float* const transposed = scratch(transposed_memory, K * C * D);
+        transpose(weight, transposed, K, C, D);
+        convolve(convolved, transposed, of_features, targets, sources, starts, K, inputs, D, C, outputs_block, nullptr,
+                 nullptr, nullptr, nullptr, 0, nullptr, nullptr);
+    }
+    if (of_weight) weight_gradient(features, convolved, of_weight, sources, targets, starts, K, C, D, pairs_block);
 }
 
 // Where the voxels of a column of the kernel are, for each voxel in turn: found(z, input, output).

@@ -14,7 +14,15 @@ from ttt_kd_ros.sparse.fixed_norm import FixedNorm
 from ttt_kd_ros.sparse.kernel_map import KernelMap
 from ttt_kd_ros.sparse.native_library import library, run
 
-__all__ = ["convolve", "convolve_norm_relu", "maps", "norm_relu_gradient", "problem", "suits", "weight_gradient"]
+__all__ = [
+    "convolve",
+    "convolve_norm_relu",
+    "convolve_norm_relu_gradients",
+    "maps",
+    "problem",
+    "suits",
+    "weight_gradient",
+]
 
 OUTPUTS_AT_ONCE, PAIRS_AT_ONCE = 1024, 512
 """How many outputs and pairs of small networks stay in the cache."""
@@ -69,17 +77,30 @@ def _convolve(
     run("convolve", *arrays, *pairs, *sizes, *norm_residual_and_rectified)
 
 
-def norm_relu_gradient(
-    gradient: Tensor, output: Tensor, convolved: Tensor | None, norm: FixedNorm
-) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
-    """See `ttt_kd_ros.sparse.products.norm_relu_gradient`."""
-    count, channels = gradient.shape
-    of_normed, of_convolved = torch.empty_like(gradient), torch.empty_like(gradient)
-    of_weight = None if convolved is None else gradient.new_empty(channels)
-    of_bias = gradient.new_empty(channels)
-    results = (of_normed, of_convolved, of_weight, of_bias)
-    sizes = (count, channels, OUTPUTS_AT_ONCE)
-    run("norm_relu_gradient", gradient, output, convolved, *_arguments(norm), *sizes, *results)
+def convolve_norm_relu_gradients(
+    gradient: Tensor,
+    output: Tensor,
+    convolved: Tensor | None,
+    features: Tensor | None,
+    weight: Tensor,
+    norm: FixedNorm,
+    kernel_map: KernelMap,
+    of_features: bool,
+) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor, Tensor]:
+    """See `ttt_kd_ros.sparse.products.convolve_norm_relu_gradients`."""
+    offsets, channels, out_channels = weight.shape
+    results = (
+        gradient.new_empty(kernel_map.inputs, channels) if of_features else None,
+        None if features is None else gradient.new_empty(weight.shape),
+        None if convolved is None else gradient.new_empty(out_channels),
+        gradient.new_empty(out_channels),
+        torch.empty_like(gradient),
+    )
+    features = None if features is None else features.contiguous()
+    pairs = (kernel_map.sources, kernel_map.targets, kernel_map.starts)
+    sizes = (offsets, kernel_map.inputs, kernel_map.outputs, channels, out_channels, OUTPUTS_AT_ONCE, PAIRS_AT_ONCE)
+    given = (gradient, output, convolved, features, weight.contiguous(), *_arguments(norm))
+    run("convolve_norm_relu_gradients", *given, *pairs, *sizes, *results)
     return results
 
 

@@ -15,8 +15,8 @@ SOURCE = Path(__file__).with_name("native.cpp")
 # Arguments of the kernels: arrays, sizes and real numbers, in their order.
 _SIGNATURES = {
     "convolve": "aaaaaasssssaaaaraa",
-    "norm_relu_gradient": "aaaaaaarsssaaaa",
     "weight_gradient": "aaaaaassss",
+    "convolve_norm_relu_gradients": "aaaaaaaaaraaasssssssaaaaa",
     "count_submanifold": "asassa",
     "fill_submanifold": "asassaaaa",
     "count_kept": "aaasaaa",

@@ -104,30 +104,44 @@ def convolve_norm_relu(
     return output.relu_(), convolved if keep else None
 
 
-def norm_relu_gradient(
-    gradient: Tensor, output: Tensor, convolved: Tensor | None, norm: FixedNorm, kernel_map: KernelMap
-) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
-    """Gradients of the normed and of the convolved features, of the norm's weight and of its bias.
+def convolve_norm_relu_gradients(
+    gradient: Tensor,
+    output: Tensor,
+    convolved: Tensor | None,
+    features: Tensor | None,
+    weight: Tensor,
+    norm: FixedNorm,
+    kernel_map: KernelMap,
+    of_features: bool,
+) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor, Tensor]:
+    """Gradients of the features, of the weight, of the norm's weight and bias, and of the residual.
 
     Parameters
     ----------
-    gradient, output, convolved
-        (outputs, D), of the output of `convolve_norm_relu`, and its results; without the convolved features the
-        gradient of the norm's weight is None.
-    norm
-        Of D channels.
-    kernel_map
-        The map of the convolution.
+    gradient
+        (outputs, D), of the output.
+    output, convolved
+        Results of `convolve_norm_relu`; without the convolved features there is no gradient of the norm's weight.
+    features, weight
+        As there; without the features there is no gradient of the weight.
+    norm, kernel_map
+        As there.
+    of_features
+        Whether the gradient of the features is needed.
     """
-    if _for(gradient, kernel_map) is native:
-        return native.norm_relu_gradient(gradient, output, convolved, norm)
+    module, gradient = _for(gradient, kernel_map), gradient.contiguous()
+    if module is native:
+        return native.convolve_norm_relu_gradients(
+            gradient, output, convolved, features, weight, norm, kernel_map, of_features
+        )
     of_normed = torch.ops.aten.threshold_backward(gradient, output, 0)
-    of_bias = of_normed.sum(dim=0)
+    of_norm_bias = of_normed.sum(dim=0)
+    of_norm_weight = None
+    if convolved is not None:
+        centred = (of_normed * convolved).sum(dim=0) - norm.mean * of_norm_bias
+        of_norm_weight = centred * torch.rsqrt(norm.variance + norm.eps)
     of_convolved = of_normed * norm.affine()[0]
-    if convolved is None:
-        return of_normed, of_convolved, None, of_bias
-    centred = (of_normed * convolved).sum(dim=0) - norm.mean * of_bias
-    return of_normed, of_convolved, centred * torch.rsqrt(norm.variance + norm.eps), of_bias
+    return *gradients(features, of_convolved, weight, kernel_map, of_features), of_norm_weight, of_norm_bias, of_normed
 
 
 def weight_gradient(features: Tensor, gradient: Tensor, weight: Tensor, kernel_map: KernelMap) -> Tensor:
@@ -136,27 +150,29 @@ def weight_gradient(features: Tensor, gradient: Tensor, weight: Tensor, kernel_m
 
 
 def gradients(
-    features: Tensor, gradient: Tensor, weight: Tensor, transposed: Tensor, kernel_map: KernelMap
-) -> tuple[Tensor, Tensor]:
+    features: Tensor | None, gradient: Tensor, weight: Tensor, kernel_map: KernelMap, of_features: bool
+) -> tuple[Tensor | None, Tensor | None]:
     """Gradients of the features and of the weight.
 
     Parameters
     ----------
-    features, gradient
-        (inputs, C), and (outputs, D) of the outputs.
+    features
+        (inputs, C); without them there is no gradient of the weight.
+    gradient
+        (outputs, D), of the outputs.
     weight
         (K, C, D).
-    transposed
-        (K, D, C), what the outputs' gradient is multiplied with for the features'.
     kernel_map
         Map with K offsets.
+    of_features
+        Whether the gradient of the features is needed.
     """
-    module = _for(gradient, kernel_map)
-    if module is plain:
+    module, gradient, transposed = _for(gradient, kernel_map), gradient.contiguous(), weight.transpose(1, 2)
+    if module is plain and of_features and features is not None:
         return plain.gradients(features, gradient, weight, transposed, kernel_map)
     return (
-        module.convolve(gradient, transposed, kernel_map.transposed),
-        module.weight_gradient(features, gradient, weight, kernel_map),
+        module.convolve(gradient, transposed, kernel_map.transposed) if of_features else None,
+        None if features is None else module.weight_gradient(features, gradient, weight, kernel_map),
     )
 
 
