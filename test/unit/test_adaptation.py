@@ -14,7 +14,7 @@ from ttt_kd_ros.adaptation.scope import LORA_RANK, scope_parameters
 from ttt_kd_ros.adaptation.session import AdaptationSession
 from ttt_kd_ros.adaptation.settings import DEFAULTS, SCOPES, AdaptationSettings
 from ttt_kd_ros.adaptation.targets import PointTargets, Targets, voxel_targets
-from ttt_kd_ros.adaptation.view import near_voxels
+from ttt_kd_ros.adaptation.view import near_voxels, view_of
 from ttt_kd_ros.errors import InputError
 from ttt_kd_ros.sparse.kernel_map import unpack
 from ttt_kd_ros.sparse.voxels import voxelise
@@ -114,6 +114,14 @@ def test_near_voxels_hold_the_seeds_at_any_distance(distance):
     assert near_voxels(grid, seeds, distance)[seeds].all()
 
 
+def test_a_view_holds_the_targets_of_the_scan_at_its_own_voxels(voxels, pairs):
+    view = view_of(voxels, pairs, distance=3)
+    assert len(view.voxels.grid) == view.near.sum() < len(voxels.grid)
+    expected = voxel_targets(pairs, view.voxels.grid.inverse)
+    assert torch.equal(view.targets.voxels, expected.voxels)
+    assert torch.equal(view.targets.features, expected.features)
+
+
 def test_steps_lower_the_distillation_loss(network, voxels, pairs):
     steps = AdaptationSession(network, replace(SETTINGS, steps=20)).adapt(voxels, pairs)
     assert len(steps.kd_losses) == 20
@@ -158,6 +166,31 @@ def test_the_steps_see_the_gradient_of_the_loss_alone(network, voxels, pairs):
     AdaptationSession(network, settings).adapt(voxels, pairs)
     for old, new, gradient in zip(before, parameters, expected, strict=True):
         torch.testing.assert_close(old - new.detach(), 0.1 * gradient, atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize("optimizer", [torch.optim.Adam, torch.optim.AdamW])
+@pytest.mark.parametrize("scope", ["all", "norm"])
+def test_the_steps_are_those_of_an_optimizer_that_moves_the_parameters_one_by_one(
+    network, voxels, pairs, optimizer, scope
+):
+    plain = copy.deepcopy(network)
+    settings = replace(SETTINGS, steps=3, scope=scope, optimizer=optimizer.__name__.lower(), learning_rate=1e-3)
+    losses = AdaptationSession(network, settings).adapt(voxels, pairs).kd_losses
+    view = view_of(voxels, pairs, settings.margin_m / network.config.voxel_size)
+    loss = objective(settings, view.targets, lambda: pytest.fail("the source model is not asked"))
+    parameters = scope_parameters(plain.eval().backbone, scope)
+    source, steps = [p.detach().clone() for p in parameters], optimizer(parameters, lr=1e-3)
+    for expected in losses:
+        logits, features = plain(view.voxels)
+        assert distillation_loss(features, view.targets).item() == pytest.approx(expected, abs=1e-5)
+        steps.zero_grad()
+        loss(logits, features).backward()
+        steps.step()
+        with torch.no_grad():
+            for parameter, start in zip(parameters, source, strict=True):
+                parameter.lerp_(start, settings.pull)
+    for parameter, moved in zip(parameters, scope_parameters(network.backbone, scope), strict=True):
+        torch.testing.assert_close(moved, parameter, atol=1e-5, rtol=0)
 
 
 def test_reset_brings_back_the_source_weights_to_the_bit(network, voxels, pairs):
