@@ -117,3 +117,13 @@ def test_overlays_show_the_latest_picture_that_has_come(start):
     robot.answer(cloud(POINTS, stamp=SECOND))
     robot.world.wait_until(lambda: shown)
     assert robot.segmenter.frames[-1].views == ()
+
+
+def test_a_picture_that_is_shown_and_learned_from_counts_as_used_once(in_background):
+    robot, shown = in_background, []
+    robot.world.create_subscription(Image, "segment/overlay/front", shown.append, 10)
+    robot.world.wait_until(lambda: robot.node._outputs.overlays_are_watched)
+    robot.show(picture(SECOND))
+    robot.answer(cloud(POINTS, stamp=SECOND))
+    robot.world.wait_until(lambda: shown and robot.segmenter.lessons)
+    assert robot.count(FRONT, USED) == 1

@@ -85,16 +85,17 @@ class FrameAssembler:
         T_base_scan = self._transforms.T_base_scan(scan_frame, deadline)
         if settings.deskew and settings.fixed_frame and job.stamp:
             points = self._deskewed(points, job.scan, scan_frame, deadline)
-        return Frame(Scan(points, T_base_scan, job.stamp), self._views(job, settings, deadline))
+        return Frame(Scan(points, T_base_scan, job.stamp), self._views(job, settings, deadline, self._counts))
 
-    def views(self, job: ScanJob, settings: NodeSettings) -> tuple[CameraView, ...]:
-        """The pictures of one job alone, as in `assemble`."""
-        return self._views(job, settings, self._transforms.clock() + settings.transform_wait_ns)
+    def views(self, job: ScanJob, settings: NodeSettings, counts: Counts | None = None) -> tuple[CameraView, ...]:
+        """The pictures of one job alone, as in `assemble`; counted elsewhere, if `counts` is given."""
+        deadline = self._transforms.clock() + settings.transform_wait_ns
+        return self._views(job, settings, deadline, self._counts if counts is None else counts)
 
-    def _views(self, job: ScanJob, settings: NodeSettings, deadline: int) -> tuple[CameraView, ...]:
+    def _views(self, job: ScanJob, settings: NodeSettings, deadline: int, counts: Counts) -> tuple[CameraView, ...]:
         scan_frame = FrameAt(job.scan.header.frame_id, job.stamp)
         cameras = [camera for camera in settings.cameras if camera.name in job.pictures]
-        views = [self._view(camera, job.pictures[camera.name], scan_frame, deadline) for camera in cameras]
+        views = [self._view(camera, job.pictures[camera.name], scan_frame, deadline, counts) for camera in cameras]
         return tuple(view for view in views if view is not None)
 
     def _deskewed(
@@ -115,12 +116,17 @@ class FrameAssembler:
         return deskew(points, times, Motion(knots, T_stamp_time))
 
     def _view(
-        self, camera: CameraSettings, picture: Picture[ImageMessage], scan_frame: FrameAt, deadline: int
+        self,
+        camera: CameraSettings,
+        picture: Picture[ImageMessage],
+        scan_frame: FrameAt,
+        deadline: int,
+        counts: Counts,
     ) -> CameraView | None:
         subject = camera_subject(camera.name)
         info = self._infos.get(camera.name)
         if info is None:
-            self._counts.add(subject, NO_CAMERA_INFO, f"nothing on {camera.info_topic}")
+            counts.add(subject, NO_CAMERA_INFO, f"nothing on {camera.info_topic}")
             return None
         camera_frame = FrameAt(picture.message.header.frame_id or info.header.frame_id, picture.stamp)
         try:
@@ -130,14 +136,14 @@ class FrameAssembler:
             check_picture_size(info, image)
             check_exposure(image, camera.max_plain_share)
         except CalibrationError as error:
-            self._counts.add(subject, BAD_CAMERA_INFO, str(error))
+            counts.add(subject, BAD_CAMERA_INFO, str(error))
         except TransformError as error:
-            self._counts.add(subject, error.cause, str(error))
+            counts.add(subject, error.cause, str(error))
         except MessageError as error:
-            self._counts.add(subject, BAD_IMAGE, str(error))
+            counts.add(subject, BAD_IMAGE, str(error))
         except ExposureError as error:
-            self._counts.add(subject, PLAIN_IMAGE, str(error))
+            counts.add(subject, PLAIN_IMAGE, str(error))
         else:
-            self._counts.add(subject, USED)
+            counts.add(subject, USED)
             return CameraView(camera.name, image, intrinsics, T_camera_scan)
         return None

@@ -244,15 +244,11 @@ class SegmentNode(LifecycleNode):
         settings, model = self._settings, self._loaded_model()
         start = time.monotonic_ns()
         at_once = settings.adaptation.labels_at_once
-        shown = job if not at_once or self._outputs.overlays_are_watched else replace(job, pictures={})
-        frame = self._assembler.assemble(shown, settings)
+        frame = self._assembler.assemble(replace(job, pictures={}) if at_once else job, settings)
         if frame is None:
             return
         prepared = time.monotonic_ns()
-        scan_alone = replace(frame, views=())
-        segmentation = self._segment(
-            model, scan_alone if at_once else frame, self._due(job, settings.adaptation.deadline_ms)
-        )
+        segmentation = self._segment(model, frame, self._due(job, settings.adaptation.deadline_ms))
         if segmentation is None:
             return
         segmented = time.monotonic_ns()
@@ -268,9 +264,17 @@ class SegmentNode(LifecycleNode):
             "total": end - job.arrival,
         }
         timings_ms = {**segmentation.timings_ms, **{stage: ns / 1e6 for stage, ns in stages.items()}}
-        self._outputs.publish_report(job, frame, segmentation, timings_ms)
-        self._show(job, frame, segmentation, model)
-        self._learn(job, scan_alone, settings, model)
+        shown = self._shown(job, frame, settings)
+        self._outputs.publish_report(job, shown, segmentation, timings_ms)
+        self._show(job, shown, segmentation, model)
+        self._learn(job, frame, settings, model)
+
+    def _shown(self, job: ScanJob, frame: Frame, settings: NodeSettings) -> Frame:
+        """With the pictures that are there if someone watches overlays; those to be learned from count later."""
+        if not settings.adaptation.labels_at_once or not self._outputs.overlays_are_watched:
+            return frame
+        counts = Counts() if settings.adaptation.in_background else self._counts
+        return replace(frame, views=self._assembler.views(job, settings, counts))
 
     def _learn(self, job: ScanJob, frame: Frame, settings: NodeSettings, model: Model) -> None:
         """In the background: let the latest frame that has its pictures by now wait for training."""
