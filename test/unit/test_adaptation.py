@@ -193,6 +193,17 @@ def test_the_steps_are_those_of_an_optimizer_that_moves_the_parameters_one_by_on
         torch.testing.assert_close(moved, parameter, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("other", ["all", "norm"])
+def test_a_network_that_another_session_has_taken_is_moved_by_both(network, voxels, pairs, other):
+    sessions = [AdaptationSession(network, replace(SETTINGS, steps=1, scope=scope)) for scope in ("all", other)]
+    for _ in range(2):
+        for session in sessions:
+            before = weights(network)
+            session.adapt(voxels, pairs)
+            moved = {name for name, _ in network.backbone.named_parameters() if "norm" in name}
+            assert {f"backbone.{name}" for name in moved} <= changed(before, network)
+
+
 def test_reset_brings_back_the_source_weights_to_the_bit(network, voxels, pairs):
     before = weights(network)
     session = AdaptationSession(network, replace(SETTINGS, scope="all"))

@@ -55,15 +55,22 @@ class Scope:
         self.flat = _joined(self.parameters)
         self._source = _joined(scope_parameters(source, scope))
 
+    @property
+    def holds(self) -> bool:
+        """Whether the parameters are views of `flat` still: a later scope of the same backbone has its own."""
+        memory = self.flat.untyped_storage().data_ptr()
+        return all(parameter.untyped_storage().data_ptr() == memory for parameter in self.parameters)
+
     def gather_gradient(self) -> None:
         """Move the parameters' gradients to `flat`."""
         gradients = [p.new_zeros(p.shape) if p.grad is None else p.grad for p in self.parameters]
-        self.flat.grad = torch.cat([gradient.flatten() for gradient in gradients])
+        joined = torch.cat([gradient.flatten() for gradient in gradients])
         self.drop_gradients()
+        self.flat.grad = joined
 
     def drop_gradients(self) -> None:
-        """Forget the parameters' gradients."""
-        for parameter in self.parameters:
+        """Forget all gradients."""
+        for parameter in (self.flat, *self.parameters):
             parameter.grad = None
 
     @torch.no_grad()

@@ -193,6 +193,8 @@ class AdaptationSession:
         Steps
             None taken yet; `advance` goes on with it, and takes none if the scan is familiar.
         """
+        if not self._scope.holds:
+            self._restart()
         view = view_of(voxels, pairs, self.settings.margin_m / self._network.config.voxel_size)
         source = cache(lambda: self.source(view.voxels))
         loss = objective(self.settings, view.targets, lambda: source()[0])

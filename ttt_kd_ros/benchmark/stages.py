@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -148,7 +149,7 @@ def step_stage(
     work: Work | None = None,
 ) -> Stage:
     """The gradient steps on a scan, from the source weights each time."""
-    session = AdaptationSession(network, settings)
+    session = AdaptationSession(deepcopy(network), settings)
 
     def run() -> None:
         session.adapt(voxels, pairs)
@@ -165,18 +166,18 @@ def _step_stages(
     everywhere = replace(settings, margin_m=EVERYWHERE_M)
     on_view, on_all = (step_work(*unet_on(network, v)) for v in (view, voxels))
     unet = unet_on(network, voxels)[0].config
-    one_step = AdaptationSession(network, replace(everywhere, steps=1))
+    on_whole_scan = step_stage(STEP_ALL, network, voxels, pairs, everywhere, on_all)
 
     def rebuild() -> None:
-        pyramid = build_pyramid(voxels.grid.keys, unet.depth, unet.stem_kernel_size)
-        one_step.adapt(replace(voxels, pyramid=pyramid), pairs)
-        one_step.reset()
+        for _ in range(settings.steps):
+            build_pyramid(voxels.grid.keys, unet.depth, unet.stem_kernel_size)
+        on_whole_scan.run()
 
     return [
         Stage("view", lambda: view_of(voxels, pairs, distance), maps_work(unet_on(network, view)[1])),
         step_stage(STEP, network, voxels, pairs, settings, on_view),
-        step_stage(STEP_ALL, network, voxels, pairs, everywhere, on_all),
-        Stage(STEP_REBUILT, rebuild, on_all),
+        on_whole_scan,
+        Stage(STEP_REBUILT, rebuild, on_all, settings.steps),
         step_stage(STEP_PLAIN, plain_network(network), voxels, pairs, everywhere, on_all),
     ]
 
