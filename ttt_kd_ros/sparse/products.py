@@ -144,11 +144,6 @@ def convolve_norm_relu_gradients(
     return *gradients(features, of_convolved, weight, kernel_map, of_features), of_norm_weight, of_norm_bias, of_normed
 
 
-def weight_gradient(features: Tensor, gradient: Tensor, weight: Tensor, kernel_map: KernelMap) -> Tensor:
-    """Gradient (K, C, D) of the weight from the one (outputs, D) of the outputs."""
-    return _for(features, kernel_map).weight_gradient(features, gradient, weight, kernel_map)
-
-
 def gradients(
     features: Tensor | None, gradient: Tensor, weight: Tensor, kernel_map: KernelMap, of_features: bool
 ) -> tuple[Tensor | None, Tensor | None]:
