@@ -12,6 +12,7 @@ from torch.nn import BatchNorm1d
 
 from ttt_kd_ros.errors import InputError
 from ttt_kd_ros.model.checkpoint import load_checkpoint
+from ttt_kd_ros.model.norm import LinearNorm
 from ttt_kd_ros.model.sparse_backend import use_sparse_backend
 from ttt_kd_ros.share import embedded_checkpoint
 from ttt_kd_ros.sparse import compiled, native, native_library, native_maps, plain, products
@@ -254,6 +255,22 @@ def test_norm_and_relu_after_a_convolution_and_their_gradients_are_those_of_torc
         found.append((output, *torch.autograd.grad(output, [leaves[name] for name in moved], gradient)))
     for theirs, ours in zip(*found, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize(("depth", "width"), [(48, 32), (33, 70), (5, 4)])
+def test_a_linear_layer_and_its_norm_are_those_of_torch_with_and_without_a_gradient(processor, depth, width):
+    generator = torch.Generator().manual_seed(6)
+    features, layer = torch.randn(3000, depth, generator=generator), LinearNorm(depth, width).eval()
+    values = torch.rand(4, width, generator=generator).unbind()
+    for to, value in zip((layer.norm.weight, layer.norm.bias, layer.norm.running_mean, layer.norm.running_var), values,
+                         strict=True):  # fmt: skip
+        to.data.copy_(value)
+    expected = layer.norm(features @ layer.linear.weight.T)
+    assert (expected < 0).any()
+    products.choose(native)
+    torch.testing.assert_close(layer(features), expected)
+    with torch.no_grad():
+        torch.testing.assert_close(layer(features), expected)
 
 
 def test_what_is_not_a_number_is_not_hidden_by_the_relu():

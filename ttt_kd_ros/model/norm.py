@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import cast
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ttt_kd_ros.sparse.fixed_norm import FixedNorm
+from ttt_kd_ros.sparse.products import linear_norm
 
 
 class LinearNorm(nn.Sequential):
@@ -16,10 +18,21 @@ class LinearNorm(nn.Sequential):
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__(nn.Linear(in_channels, out_channels, bias=False), nn.BatchNorm1d(out_channels))
 
+    @property
+    def linear(self) -> nn.Linear:
+        """The linear layer."""
+        return cast(nn.Linear, self[0])
+
+    @property
+    def norm(self) -> nn.BatchNorm1d:
+        """Its batch norm."""
+        return cast(nn.BatchNorm1d, self[1])
+
     def forward(self, features: Tensor) -> Tensor:
         """(N, out_channels) from (N, in_channels)."""
-        linear, norm = cast(tuple[nn.Linear, nn.BatchNorm1d], tuple(self))
-        if norm.training:
-            return norm(linear(features))
-        scale, shift = FixedNorm.of(norm).affine()
-        return F.linear(features, linear.weight * scale[:, None], shift)
+        if self.norm.training:
+            return self.norm(self.linear(features))
+        if not torch.is_grad_enabled():
+            return linear_norm(features, self.linear.weight, FixedNorm.of(self.norm))
+        scale, shift = FixedNorm.of(self.norm).affine()
+        return F.linear(features, self.linear.weight * scale[:, None], shift)

@@ -41,7 +41,8 @@ class _ConvolutionNormReLU(torch.autograd.Function):
         kernel_map: KernelMap,
     ) -> Tensor:
         needs = ctx.needs_input_grad
-        output, convolved = products.convolve_norm_relu(features, weight, norm, residual, kernel_map, keep=needs[2])
+        keep = needs[2] and not needs[1]
+        output, convolved = products.convolve_norm_relu(features, weight, norm, residual, kernel_map, keep)
         ctx.save_for_backward(features if needs[1] else None, weight, convolved, output)
         ctx.norm, ctx.kernel_map = norm, kernel_map
         return output
@@ -57,7 +58,7 @@ class _ConvolutionNormReLU(torch.autograd.Function):
         return (
             of_features,
             of_weight,
-            of_norm_weight,
+            of_norm_weight if needs[2] else None,
             of_norm_bias if needs[3] else None,
             of_normed if needs[4] else None,
             None,
@@ -112,7 +113,9 @@ def convolution_norm_relu(
     (outputs, D)
         Differentiable once, with respect to features, weight, residual and the norm's weight and bias.
     """
-    return _ConvolutionNormReLU.apply(features, weight, norm.weight, norm.bias, residual, norm, kernel_map)
+    if torch.is_grad_enabled():
+        return _ConvolutionNormReLU.apply(features, weight, norm.weight, norm.bias, residual, norm, kernel_map)
+    return products.convolve_norm_relu(features, weight, norm, residual, kernel_map, keep=False)[0]
 
 
 class SparseConvolution(nn.Module):

@@ -117,6 +117,12 @@ class KernelMap:
     inputs: int
     outputs: int
 
+    @classmethod
+    def identity(cls, count: int) -> KernelMap:
+        """Map of a kernel of one offset that connects each of so many voxels with itself, on the CPU."""
+        rows = torch.arange(count)
+        return cls(rows, rows, (count,), count, count)
+
     @property
     def pairs(self) -> tuple[tuple[Tensor, Tensor], ...]:
         """For each offset the rows of its inputs and of its outputs."""

@@ -100,21 +100,23 @@ struct Norm {
     }
 };
 
-// What follows a convolution, on one row: rectified = relu(row * scale + shift + residual).
+// What follows a convolution, on one row: rectified = row * scale + shift + residual, or least where that is less.
 static void norm_and_rectify(const float* row, const float* scale, const float* shift, const float* residual,
-                             float* rectified, int64_t D) {
+                             float least, float* rectified, int64_t D) {
     for (int64_t d = 0; d < D; ++d) {
         const float normed = row[d] * scale[d] + shift[d] + (residual ? residual[d] : 0.0f);
-        rectified[d] = normed < 0.0f ? 0.0f : normed;  // what is not a number stays so
+        rectified[d] = normed < least ? least : normed;  // what is not a number stays so
     }
 }
 
-// outputs (count, D) from inputs (.., C) and weight (K, C, D), in blocks of outputs that stay in the cache; where there
-// is a norm, also rectified (count, D) of them, which may be the outputs themselves.
+// outputs (count, D) from inputs (.., C) and weight (K, C, D), in blocks of outputs that stay in the cache, added to what
+// is there if `add` is not zero; where there is a norm, also rectified (count, D) of them, none less than `least`, which
+// may be the outputs themselves.
 extern "C" void convolve(const float* inputs, const float* weight, float* outputs, const Row* sources,
                          const Row* targets, const int64_t* starts, int64_t K, int64_t count, int64_t C, int64_t D,
-                         int64_t block, const float* norm_weight, const float* norm_bias, const float* mean,
-                         const float* variance, double eps, const float* residual, float* rectified) {
+                         int64_t block, int64_t add, const float* norm_weight, const float* norm_bias,
+                         const float* mean, const float* variance, double eps, const float* residual, double least,
+                         float* rectified) {
     const int64_t blocks = (count + block - 1) / block;
     const Norm norm{norm_weight, norm_bias, mean, variance, eps};
     const std::vector<float> scale = norm.scales(D), shift = norm.shifts(scale);
@@ -124,7 +126,7 @@ extern "C" void convolve(const float* inputs, const float* weight, float* output
 #pragma omp for schedule(dynamic)
         for (int64_t b = 0; b < blocks; ++b) {
             const Row from = b * block, to = std::min(count, from + block);
-            std::fill(outputs + from * D, outputs + to * D, 0.0f);
+            if (!add) std::fill(outputs + from * D, outputs + to * D, 0.0f);
             for (int64_t k = 0; k < K; ++k) {
                 const Row* const first = std::lower_bound(targets + starts[k], targets + starts[k + 1], from);
                 const Row* const last = std::lower_bound(first, targets + starts[k + 1], to);
@@ -141,18 +143,19 @@ extern "C" void convolve(const float* inputs, const float* weight, float* output
             }
             for (Row row = from; norm.weight && row < to; ++row)
                 norm_and_rectify(outputs + row * D, scale.data(), shift.data(),
-                                 residual ? residual + row * D : nullptr, rectified + row * D, D);
+                                 residual ? residual + row * D : nullptr, static_cast<float>(least),
+                                 rectified + row * D, D);
         }
     }
 }
 
-// From the gradient (count, D) of what was rectified: normed (count, D) that of the normed rows and convolved (count, D)
-// that of the convolved ones, and those (D) of the norm's weight, if the convolved rows are there, and of its bias.
+// From the gradient (count, D) of what was rectified: normed (count, D) that of the normed rows, which may be the
+// gradient itself, and those (D) of the norm's bias and, if the convolved rows are there, of its weight. Without what was
+// rectified nothing has been.
 static void norm_relu_gradient(const float* gradient, const float* rectified, const float* rows, const Norm& norm,
-                               int64_t count, int64_t D, int64_t block, float* normed, float* convolved,
-                               float* of_weight, float* of_bias) {
+                               int64_t count, int64_t D, int64_t block, float* normed, float* of_weight,
+                               float* of_bias) {
     const int64_t blocks = (count + block - 1) / block;
-    const std::vector<float> scale = norm.scales(D);
     std::vector<float> sums(blocks * 2 * D);  // of each block: the normed rows' gradients, and their products with rows
 #pragma omp parallel for schedule(dynamic)
     for (int64_t b = 0; b < blocks; ++b) {
@@ -160,12 +163,11 @@ static void norm_relu_gradient(const float* gradient, const float* rectified, co
         float* const of_block = sums.data() + b * 2 * D;
         int64_t d = 0;
         for (; d + LANES <= D; d += LANES) {
-            const Vector factor = load(scale.data() + d);
             Vector sum{}, product{};
             for (int64_t at = from * D + d; at < to * D; at += D) {
-                const Vector inside = load(rectified + at) <= 0.0f ? Vector{} : load(gradient + at);
+                Vector inside = load(gradient + at);
+                if (rectified) inside = load(rectified + at) <= 0.0f ? Vector{} : inside;
                 store(normed + at, inside);
-                store(convolved + at, inside * factor);
                 sum += inside;
                 if (rows) product += inside * load(rows + at);
             }
@@ -174,8 +176,7 @@ static void norm_relu_gradient(const float* gradient, const float* rectified, co
         }
         for (; d < D; ++d)
             for (int64_t at = from * D + d; at < to * D; at += D) {
-                normed[at] = rectified[at] <= 0.0f ? 0.0f : gradient[at];
-                convolved[at] = normed[at] * scale[d];
+                normed[at] = rectified && rectified[at] <= 0.0f ? 0.0f : gradient[at];
                 of_block[d] += normed[at];
                 if (rows) of_block[D + d] += normed[at] * rows[at];
             }
@@ -228,12 +229,37 @@ extern "C" void weight_gradient(const float* inputs, const float* outputs, float
     }
 }
 
-// transposed (K, D, C) of matrices (K, C, D).
-static void transpose(const float* matrices, float* transposed, int64_t K, int64_t C, int64_t D) {
+// transposed (K, D, C) of matrices (K, C, D), with each column times its scale.
+static void transpose(const float* matrices, const std::vector<float>& scale, float* transposed, int64_t K, int64_t C,
+                      int64_t D) {
 #pragma omp parallel for
     for (int64_t k = 0; k < K; ++k)
         for (int64_t d = 0; d < D; ++d)
-            for (int64_t c = 0; c < C; ++c) transposed[(k * D + d) * C + c] = matrices[(k * C + c) * D + d];
+            for (int64_t c = 0; c < C; ++c)
+                transposed[(k * D + d) * C + c] = matrices[(k * C + c) * D + d] * scale[d];
+}
+
+// From the gradient (K, C, D) that a weight would have without the norm: the one with it, in place, and the one (D) of
+// the norm's weight, if there is an array for it, which the convolved rows are not needed for: their products with the
+// normed rows' gradients add up to those of the weight with its own.
+static void scale_weight_gradient(const float* weight, float* gradient, const Norm& norm, int64_t K, int64_t C,
+                                  int64_t D, float* of_norm_weight, const float* of_norm_bias) {
+    const std::vector<float> scale = norm.scales(D);
+    std::vector<float> sums(K * D);
+#pragma omp parallel for
+    for (int64_t k = 0; k < K; ++k)
+        for (int64_t c = 0; c < C; ++c) {
+            float* const row = gradient + (k * C + c) * D;
+            for (int64_t d = 0; d < D; ++d) {
+                sums[k * D + d] += row[d] * weight[(k * C + c) * D + d];
+                row[d] *= scale[d];
+            }
+        }
+    for (int64_t d = 0; of_norm_weight && d < D; ++d) {
+        float product = 0;
+        for (int64_t k = 0; k < K; ++k) product += sums[k * D + d];
+        of_norm_weight[d] = (product - norm.mean[d] * of_norm_bias[d]) * norm.root(d);
+    }
 }
 
 // Memory for what is between two kernels, kept from one call to the next.
@@ -242,26 +268,29 @@ static float* scratch(std::vector<float>& memory, int64_t size) {
     return memory.data();
 }
 
-// From the gradient (count, D) of a convolution with norm and ReLU: those of its features, of its weight, of the norm's
-// weight and bias, and normed (count, D) that of a residual; the first three where there is an array for them.
+// From the gradient (count, D) of a convolution with norm and ReLU: those of its features, added to what is there if
+// `add` is not zero, of its weight, of the norm's weight and bias, and normed (count, D) that of a residual, which may be
+// the gradient itself; the first three where there is an array for them. That of the norm's weight needs the convolved
+// rows or the weight's. Without what was rectified there has been no ReLU.
 extern "C" void convolve_norm_relu_gradients(
     const float* gradient, const float* rectified, const float* rows, const float* features, const float* weight,
     const float* norm_weight, const float* norm_bias, const float* mean, const float* variance, double eps,
     const Row* sources, const Row* targets, const int64_t* starts, int64_t K, int64_t inputs, int64_t count, int64_t C,
-    int64_t D, int64_t outputs_block, int64_t pairs_block, float* of_features, float* of_weight, float* of_norm_weight,
-    float* of_norm_bias, float* normed) {
-    static thread_local std::vector<float> convolved_memory, transposed_memory;
-    float* const convolved = scratch(convolved_memory, count * D);
+    int64_t D, int64_t outputs_block, int64_t pairs_block, int64_t add, float* of_features, float* of_weight,
+    float* of_norm_weight, float* of_norm_bias, float* normed) {
+    static thread_local std::vector<float> memory;
     const Norm norm{norm_weight, norm_bias, mean, variance, eps};
-    norm_relu_gradient(gradient, rectified, rows, norm, count, D, outputs_block, normed, convolved, of_norm_weight,
-                       of_norm_bias);
+    norm_relu_gradient(gradient, rectified, rows, norm, count, D, outputs_block, normed, of_norm_weight, of_norm_bias);
     if (of_features) {
-        float* const transposed = scratch(transposed_memory, K * C * D);
-        transpose(weight, transposed, K, C, D);
-        convolve(convolved, transposed, of_features, targets, sources, starts, K, inputs, D, C, outputs_block, nullptr,
-                 nullptr, nullptr, nullptr, 0, nullptr, nullptr);
+        float* const transposed = scratch(memory, K * C * D);
+        transpose(weight, norm.scales(D), transposed, K, C, D);
+        convolve(normed, transposed, of_features, targets, sources, starts, K, inputs, D, C, outputs_block, add,
+                 nullptr, nullptr, nullptr, nullptr, 0, nullptr, 0, nullptr);
     }
-    if (of_weight) weight_gradient(features, convolved, of_weight, sources, targets, starts, K, C, D, pairs_block);
+    if (of_weight) {
+        weight_gradient(features, normed, of_weight, sources, targets, starts, K, C, D, pairs_block);
+        scale_weight_gradient(weight, of_weight, norm, K, C, D, rows ? nullptr : of_norm_weight, of_norm_bias);
+    }
 }
 
 // Where the voxels of a column of the kernel are, for each voxel in turn: found(z, input, output).

@@ -14,9 +14,9 @@ SOURCE = Path(__file__).with_name("native.cpp")
 
 # Arguments of the kernels: arrays, sizes and real numbers, in their order.
 _SIGNATURES = {
-    "convolve": "aaaaaasssssaaaaraa",
+    "convolve": "aaaaaassssssaaaarara",
     "weight_gradient": "aaaaaassss",
-    "convolve_norm_relu_gradients": "aaaaaaaaaraaasssssssaaaaa",
+    "convolve_norm_relu_gradients": "aaaaaaaaaraaassssssssaaaaa",
     "count_submanifold": "asassa",
     "fill_submanifold": "asassaaaa",
     "count_kept": "aaasaaa",
@@ -48,11 +48,28 @@ def library(*flags: str) -> ctypes.CDLL:
     return kernels
 
 
-def run(kernel: str, *arguments: Tensor | float | None) -> int:
-    """Call a kernel with contiguous arrays, some of which may be absent, sizes and real numbers.
+class Call:
+    """A kernel with its arguments, to be called as often as one likes.
 
-    What it returns means nothing where the kernel returns nothing.
+    Parameters
+    ----------
+    kernel
+        Its name.
+    arguments
+        Contiguous arrays, some of which may be absent, sizes and real numbers. The arrays are kept.
     """
-    places = [a.data_ptr() if isinstance(a, Tensor) else a for a in arguments]
-    result: int = getattr(library(), kernel)(*places)
-    return result
+
+    def __init__(self, kernel: str, *arguments: Tensor | float | None) -> None:
+        self._kernel = getattr(library(), kernel)
+        self._arguments = arguments
+        self._places = [a.data_ptr() if isinstance(a, Tensor) else a for a in arguments]
+
+    def __call__(self) -> int:
+        """What the kernel returns; it means nothing where it returns nothing."""
+        result: int = self._kernel(*self._places)
+        return result
+
+
+def run(kernel: str, *arguments: Tensor | float | None) -> int:
+    """Call a kernel once."""
+    return Call(kernel, *arguments)()

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ttt_kd_ros.sparse import native, plain
@@ -57,6 +58,11 @@ def choose(products: Products) -> None:
     """Let a module compute what it suits, from now on; the plain one computes the rest."""
     global _chosen
     _chosen = products
+
+
+def by_kernels(features: Tensor) -> bool:
+    """Whether the CPU's own kernels compute with these features."""
+    return _chosen is native and native.knows(features)
 
 
 @contextmanager
@@ -121,9 +127,10 @@ def convolve_norm_relu_gradients(
     gradient
         (outputs, D), of the output.
     output, convolved
-        Results of `convolve_norm_relu`; without the convolved features there is no gradient of the norm's weight.
+        Results of `convolve_norm_relu`.
     features, weight
-        As there; without the features there is no gradient of the weight.
+        As there; without the features there is no gradient of the weight, and without them and the convolved ones none
+        of the norm's weight.
     norm, kernel_map
         As there.
     of_features
@@ -136,12 +143,33 @@ def convolve_norm_relu_gradients(
         )
     of_normed = torch.ops.aten.threshold_backward(gradient, output, 0)
     of_norm_bias = of_normed.sum(dim=0)
-    of_norm_weight = None
+    scale = norm.affine()[0]
+    of_features_, of_scaled = gradients(features, of_normed, weight * scale, kernel_map, of_features)
+    products = None  # of the normed features' gradients with the convolved ones, summed up
     if convolved is not None:
-        centred = (of_normed * convolved).sum(dim=0) - norm.mean * of_norm_bias
-        of_norm_weight = centred * torch.rsqrt(norm.variance + norm.eps)
-    of_convolved = of_normed * norm.affine()[0]
-    return *gradients(features, of_convolved, weight, kernel_map, of_features), of_norm_weight, of_norm_bias, of_normed
+        products = (of_normed * convolved).sum(dim=0)
+    elif of_scaled is not None:
+        products = (of_scaled * weight).sum(dim=(0, 1))
+    of_norm_weight = None
+    if products is not None:
+        of_norm_weight = (products - norm.mean * of_norm_bias) * torch.rsqrt(norm.variance + norm.eps)
+    return of_features_, None if of_scaled is None else of_scaled * scale, of_norm_weight, of_norm_bias, of_normed
+
+
+def linear_norm(features: Tensor, weight: Tensor, norm: FixedNorm) -> Tensor:
+    """``norm(features @ weight.T)``, without a gradient.
+
+    Parameters
+    ----------
+    features, weight
+        (V, C) and (D, C).
+    norm
+        Of D channels.
+    """
+    if by_kernels(features):
+        return native.linear_norm(features, weight, norm)
+    scale, shift = norm.affine()
+    return F.linear(features, weight * scale[:, None], shift)
 
 
 def gradients(
