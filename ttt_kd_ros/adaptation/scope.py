@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ttt_kd_ros.model.backbone import Backbone
+from ttt_kd_ros.model.tape import Tape
+from ttt_kd_ros.model.voxel_input import VoxelInput
 
 LORA_RANK = 8
 CONVOLUTION_NDIM = 3
@@ -78,6 +81,11 @@ class Scope:
         """Move what the optimizer moves a share of the way back to the source weights."""
         self.flat.lerp_(self._source, share)
 
+    def tape(self, backbone: Backbone, voxels: VoxelInput) -> Tape | None:
+        """See `SparseUNet.tape`."""
+        pyramid: Any = voxels.pyramid  # of the backbone's own kind
+        return backbone.tape(voxels.features, pyramid, self.flat)
+
     def weights(self) -> Mapping[str, Tensor]:
         """Weights, by their name in the backbone, that stand in for the backbone's own in a step."""
         return {}
@@ -106,6 +114,9 @@ class LowRankScope(Scope):
         """Make the change smaller by a share."""
         for _, B in self._factors.values():
             B.mul_(1 - share)
+
+    def tape(self, backbone: Backbone, voxels: VoxelInput) -> None:
+        """A tape knows the backbone's own weights alone."""
 
     def weights(self) -> Mapping[str, Tensor]:
         """The changed weights, differentiable with respect to the factors."""

@@ -24,6 +24,7 @@ from ttt_kd_ros.adaptation.settings import AdaptationSettings
 from ttt_kd_ros.adaptation.targets import PointTargets, Targets
 from ttt_kd_ros.adaptation.view import View, view_of
 from ttt_kd_ros.model.network import Network
+from ttt_kd_ros.model.tape import Tape
 from ttt_kd_ros.model.voxel_input import VoxelInput
 
 SHARPNESS_RADIUS = 0.05
@@ -116,6 +117,7 @@ class AdaptationSession:
         self._clock = clock
         self._kd_level = kd_level
         self._scan: _Scan | None = None
+        self._tape: Tape | None = None
         self.pace = Pace(clock)
         """What the stages of a scan cost."""
         self.stopped = threading.Event()
@@ -233,6 +235,7 @@ class AdaptationSession:
             for parameter in self._scope.parameters:
                 parameter.requires_grad_(False)
             self._scope.drop_gradients()
+            self._tape = None
         if not self._scope.flat.sum().isfinite():
             steps.stopped_by = "not finite"
         if steps.stopped_by in ("not finite", "out of memory"):
@@ -305,17 +308,31 @@ class AdaptationSession:
 
     def _take_step(self, view: View, objective: Objective) -> Tensor:
         """Move the weights by a gradient; distillation loss and loss from before, (2,)."""
-        logits, features = self._forward(view.voxels)
-        loss = objective(logits, features)
-        loss.backward()
-        self._scope.gather_gradient()
+        features, loss = self._differentiate(view, objective)
         if self.settings.method == "sar":
-            self._climb(view.voxels, objective)
+            self._climb(view, objective)
         self._optimizer.step()
         if self.settings.pull:
             self._scope.pull(self.settings.pull)
         self._scope.fold()
         return torch.stack([self._distillation(features, view.targets), loss.detach()])
+
+    def _differentiate(self, view: View, objective: Objective) -> tuple[Tensor, Tensor]:
+        """ρ_2D's features and the loss, whose gradient is the weights' now."""
+        if self._tape is None:
+            self._tape = self._scope.tape(self._network.backbone, view.voxels)
+        if self._tape is None:
+            logits, features = self._forward(view.voxels)
+            loss = objective(logits, features)
+            loss.backward()
+            self._scope.gather_gradient()
+            return features, loss
+        hidden = self._tape.forward().requires_grad_()
+        logits, features = self._network.heads(hidden)
+        loss = objective(logits, features)
+        loss.backward()
+        self._scope.flat.grad = self._tape.backward(cast(Tensor, hidden.grad))
+        return features, loss
 
     def _forward(self, view: VoxelInput) -> tuple[Tensor, Tensor]:
         weights = {f"backbone.{name}": weight for name, weight in self._scope.weights().items()}
@@ -326,14 +343,13 @@ class AdaptationSession:
         """Logits and features of the source model, whatever the weights are now."""
         return self._source_network(voxels)
 
-    def _climb(self, view: VoxelInput, objective: Objective) -> None:
+    def _climb(self, view: View, objective: Objective) -> None:
         """Replace the gradient by the one at the nearby weights where the loss is highest (SAR)."""
         flat = self._scope.flat
         gradient = cast(Tensor, flat.grad)
         offset = gradient * (SHARPNESS_RADIUS / (gradient.norm() + 1e-12))
         flat.add_(offset)
-        objective(*self._forward(view)).backward()
-        self._scope.gather_gradient()
+        self._differentiate(view, objective)
         flat.sub_(offset)
 
     @torch.no_grad()

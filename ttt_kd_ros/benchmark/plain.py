@@ -65,6 +65,9 @@ def plain_backbone(unet: SparseUNet, features: Tensor, pyramid: Pyramid) -> Tens
 class PlainUNet(SparseUNet):
     """A backbone that computes layer by layer."""
 
+    def tape(self, features: Tensor, pyramid: Pyramid, weights: Tensor) -> None:
+        """There is no faster way."""
+
     def forward(self, features: Tensor, pyramid: Pyramid) -> Tensor:
         """Features (V, out_channels) of every voxel from (V, in_channels)."""
         return plain_backbone(self, features, pyramid)

@@ -95,5 +95,8 @@ class Network(nn.Module):
 
     def forward(self, voxels: VoxelInput) -> tuple[Tensor, Tensor]:
         """Logits (V, classes) of ρ_Y and features (V, target_size) of ρ_2D of every voxel."""
-        features = self.backbone(voxels.features, voxels.pyramid)
+        return self.heads(self.backbone(voxels.features, voxels.pyramid))
+
+    def heads(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """What `forward` returns, from the backbone's features (V, C)."""
         return self.label_head(features), self.feature_head(features)

@@ -125,6 +125,9 @@ class PointNetwork(nn.Module):
         """Size of the output features."""
         return self.config.decoder[-1]
 
+    def tape(self, features: Tensor, pyramid: PointPyramid, weights: Tensor) -> None:
+        """See `SparseUNet.tape`: there is no faster way."""
+
     def forward(self, features: Tensor, pyramid: PointPyramid) -> Tensor:
         """Features (V, out_channels) of every point from (V, in_channels)."""
         features = self.stem(features, pyramid.neighbourhoods[0])

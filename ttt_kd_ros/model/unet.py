@@ -5,14 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import pairwise
 
-import torch
 from torch import Tensor, nn
 
 from ttt_kd_ros.errors import InputError
+from ttt_kd_ros.model.layers import Eager, Features, Layers
 from ttt_kd_ros.model.norm import LinearNorm
-from ttt_kd_ros.sparse.convolution import SparseConvolution, convolution_norm_relu
-from ttt_kd_ros.sparse.fixed_norm import FixedNorm
+from ttt_kd_ros.model.tape import Tape
+from ttt_kd_ros.sparse.convolution import SparseConvolution
 from ttt_kd_ros.sparse.kernel_map import KernelMap
+from ttt_kd_ros.sparse.products import by_kernels
 from ttt_kd_ros.sparse.voxels import Pyramid, build_pyramid
 
 
@@ -62,27 +63,14 @@ class UNetConfig:
         return SparseUNet(in_channels, self)
 
 
-def _conv_norm_relu(
-    convolution: SparseConvolution,
-    norm: nn.BatchNorm1d,
-    features: Tensor,
-    kernel_map: KernelMap,
-    residual: Tensor | None = None,
-) -> Tensor:
-    if not norm.training:
-        return convolution_norm_relu(features, convolution.weight, FixedNorm.of(norm), kernel_map, residual)
-    normed = norm(convolution(features, kernel_map))
-    return torch.relu(normed if residual is None else normed + residual)
-
-
 class _ConvNormReLU(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, offsets: int) -> None:
         super().__init__()
         self.convolution = SparseConvolution(in_channels, out_channels, offsets)
         self.norm = nn.BatchNorm1d(out_channels)
 
-    def forward(self, features: Tensor, kernel_map: KernelMap) -> Tensor:
-        return _conv_norm_relu(self.convolution, self.norm, features, kernel_map)
+    def forward(self, features: Features, kernel_map: KernelMap, layers: Layers[Features]) -> Features:
+        return layers.convolve(self.convolution, self.norm, features, kernel_map)
 
 
 class _ResidualBlock(nn.Module):
@@ -94,9 +82,10 @@ class _ResidualBlock(nn.Module):
         same = in_channels == out_channels
         self.shortcut: nn.Module = nn.Identity() if same else LinearNorm(in_channels, out_channels)
 
-    def forward(self, features: Tensor, neighbours: KernelMap) -> Tensor:
-        hidden = self.first(features, neighbours)
-        return _conv_norm_relu(self.second, self.norm, hidden, neighbours, self.shortcut(features))
+    def forward(self, features: Features, neighbours: KernelMap, layers: Layers[Features]) -> Features:
+        hidden = self.first(features, neighbours, layers)
+        residual = layers.shortcut(self.shortcut, features)
+        return layers.convolve(self.second, self.norm, hidden, neighbours, residual)
 
 
 class _Stage(nn.Module):
@@ -109,13 +98,18 @@ class _Stage(nn.Module):
         self.blocks = nn.ModuleList(_ResidualBlock(a, b) for a, b in pairwise(widths))
 
     def forward(
-        self, features: Tensor, resampling: KernelMap, neighbours: KernelMap, skip: Tensor | None = None
-    ) -> Tensor:
-        features = self.resample(features, resampling)
+        self,
+        features: Features,
+        resampling: KernelMap,
+        neighbours: KernelMap,
+        layers: Layers[Features],
+        skip: Features | None = None,
+    ) -> Features:
+        features = self.resample(features, resampling, layers)
         if skip is not None:
-            features = torch.cat([features, skip], dim=1)
+            features = layers.concatenate(features, skip)
         for block in self.blocks:
-            features = block(features, neighbours)
+            features = block(features, neighbours, layers)
         return features
 
 
@@ -156,13 +150,32 @@ class SparseUNet(nn.Module):
 
     def forward(self, features: Tensor, pyramid: Pyramid) -> Tensor:
         """Features (V, out_channels) of every voxel from (V, in_channels)."""
-        features = self.stem(features, pyramid.stem)
+        return self._through(features, pyramid, Eager())
+
+    def tape(self, features: Tensor, pyramid: Pyramid, weights: Tensor) -> Tape | None:
+        """Forward and backward passes to be repeated on the same voxels, or None where there is no faster way.
+
+        Parameters
+        ----------
+        features, pyramid
+            As for `forward`.
+        weights
+            The one tensor that all parameters that move are views of.
+        """
+        if not by_kernels(features):
+            return None
+        tape = Tape(weights)
+        tape.end(self._through(tape.begin(features), pyramid, tape))
+        return tape
+
+    def _through(self, features: Features, pyramid: Pyramid, layers: Layers[Features]) -> Features:
+        features = self.stem(features, pyramid.stem, layers)
         skips = []
         for stage, down, neighbours in zip(self.encoder, pyramid.down, pyramid.neighbours[1:], strict=True):
             skips.append(features)
-            features = stage(features, down, neighbours)
+            features = stage(features, down, neighbours, layers)
         for stage, down, neighbours in zip(
             self.decoder, reversed(pyramid.down), reversed(pyramid.neighbours[:-1]), strict=True
         ):
-            features = stage(features, down.transposed, neighbours, skips.pop())
+            features = stage(features, down.transposed, neighbours, layers, skips.pop())
         return features
