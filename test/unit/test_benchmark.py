@@ -11,6 +11,7 @@ import pytest
 import torch
 from stripes import StripesTeacher, camera_view
 
+from ttt_kd_ros.adaptation.scope import scope_parameters
 from ttt_kd_ros.adaptation.settings import AdaptationSettings
 from ttt_kd_ros.benchmark.limits import Machine, Work, forward_work, measure_machine, step_work
 from ttt_kd_ros.benchmark.margins import gradient_cosines
@@ -92,7 +93,8 @@ def test_stages_take_turns_after_one_run_that_is_not_timed():
     assert timings["b"].limit == pytest.approx(1)
 
 
-def test_the_counted_operations_are_those_of_the_matrix_products(network, street_points, monkeypatch):
+@pytest.mark.parametrize("scope", ["norm", "all", "encoder"])
+def test_the_counted_operations_are_those_of_the_matrix_products(network, street_points, monkeypatch, scope):
     done = []
     mm = torch.mm
 
@@ -103,11 +105,21 @@ def test_the_counted_operations_are_those_of_the_matrix_products(network, street
     monkeypatch.setattr(convolution.torch, "mm", counting)
     voxels = network.voxel_input(street_points)
     network.requires_grad_(False)
-    network.backbone.stem.norm.requires_grad_(True)
+    for parameter in scope_parameters(network.backbone, scope):
+        parameter.requires_grad_(True)
     logits, _ = network(voxels)
     assert sum(done) == forward_work(network.backbone, voxels.pyramid).operations
     logits.sum().backward()
-    assert sum(done) == step_work(network.backbone, voxels.pyramid).operations
+    assert sum(done) == step_work(network.backbone, voxels.pyramid, scope).operations
+
+
+def test_what_no_moving_weight_leads_to_is_not_counted(network, street_points):
+    backbone, pyramid = network.backbone, network.voxel_input(street_points).pyramid
+    forward, *steps = (
+        work.operations
+        for work in (forward_work(backbone, pyramid), *(step_work(backbone, pyramid, s) for s in ("decoder", "all")))
+    )
+    assert forward < steps[0] < steps[1] - forward / 2
 
 
 def test_work_takes_as_long_as_the_slower_of_operations_and_traffic():

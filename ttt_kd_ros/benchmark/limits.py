@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ttt_kd_ros.adaptation.cost import Clock
+from ttt_kd_ros.adaptation.scope import scope_parameters
 from ttt_kd_ros.device import device_name
 from ttt_kd_ros.errors import InputError
 from ttt_kd_ros.model.network import Network
@@ -103,11 +104,20 @@ def forward_work(unet: SparseUNet, pyramid: Pyramid) -> Work:
     return sum((_work(weight, kernel_map) for weight, kernel_map in _convolutions(unet, pyramid)), Work(0, 0))
 
 
-def step_work(unet: SparseUNet, pyramid: Pyramid) -> Work:
-    """Forward, and the gradients with respect to all features but the input's: a step in the scope ``norm``."""
-    stem = next(_convolutions(unet, pyramid))
-    forward, unneeded = forward_work(unet, pyramid), _work(*stem)
-    return forward + forward + Work(-unneeded.operations, -unneeded.bytes)
+def step_work(unet: SparseUNet, pyramid: Pyramid, scope: str) -> Work:
+    """What a step cannot do without that moves the weights of a scope.
+
+    That is the convolutions that weights which move lead to, the gradients of features that such weights lead to, and
+    those of the weights themselves.
+    """
+    moving = {id(parameter) for parameter in scope_parameters(unet, scope)}
+    total, leads = Work(0, 0), False
+    for weight, kernel_map in _convolutions(unet, pyramid):
+        work, moves = _work(weight, kernel_map), id(weight) in moving
+        needed = (leads or moves or scope == "norm", leads, moves)  # convolution, features' gradient, weight's gradient
+        total = sum((work for each in needed if each), total)
+        leads = needed[0]
+    return total
 
 
 def _work(weight: Tensor, kernel_map: KernelMap) -> Work:

@@ -108,5 +108,5 @@ def _stages(network: Network, part: Sized, settings: AdaptationSettings) -> list
             maps_work(pyramid),
         ),
         Stage("forward", forward, forward_work(unet, pyramid)),
-        step_stage(STEP_ALL, network, voxels, part.pairs, settings, step_work(unet, pyramid)),
+        step_stage(STEP_ALL, network, voxels, part.pairs, settings, step_work(unet, pyramid, settings.scope)),
     ]

@@ -164,7 +164,7 @@ def _step_stages(
     distance = settings.margin_m / network.config.voxel_size
     view = view_of(voxels, pairs, distance).voxels
     everywhere = replace(settings, margin_m=EVERYWHERE_M)
-    on_view, on_all = (step_work(*unet_on(network, v)) for v in (view, voxels))
+    on_view, on_all = (step_work(*unet_on(network, v), settings.scope) for v in (view, voxels))
     unet = unet_on(network, voxels)[0].config
     on_whole_scan = step_stage(STEP_ALL, network, voxels, pairs, everywhere, on_all)
 
