@@ -114,6 +114,18 @@ def test_near_voxels_hold_the_seeds_at_any_distance(distance):
     assert near_voxels(grid, seeds, distance)[seeds].all()
 
 
+def test_a_view_of_nearly_all_voxels_is_the_whole_scan_which_the_weights_reach(network, voxels, street_points):
+    rows = (street_points[:, 0] > 0.5).nonzero().squeeze(1)
+    assert 0.97 < len(torch.unique(voxels.grid.inverse[rows])) / len(voxels.grid) < 1
+    pairs = PointTargets(rows, torch.ones(len(rows), 4))
+    view = view_of(voxels, pairs, distance=0)
+    assert view.voxels is voxels
+    assert view.near.all()
+    assert torch.equal(view.targets.voxels, torch.unique(voxels.grid.inverse[rows]))
+    steps = AdaptationSession(network, replace(SETTINGS, trust=1.0, margin_m=0.0)).adapt(voxels, pairs)
+    assert (steps.trusted, steps.reach) == (False, None)
+
+
 def test_a_view_holds_the_targets_of_the_scan_at_its_own_voxels(voxels, pairs):
     view = view_of(voxels, pairs, distance=3)
     assert len(view.voxels.grid) == view.near.sum() < len(voxels.grid)
@@ -364,9 +376,9 @@ def test_trust_is_a_matter_of_the_source_model_however_far_the_weights_have_move
     first = session.adapt(voxels, pairs)
     level = 1 - (first.kd_losses[0] + first.kd_losses[-1]) / 2  # above the source model's, below the adapted one's
     again = AdaptationSession(network, replace(SETTINGS, trust=1.0), kd_level=level)
-    assert again.adapt(voxels, pairs).reach is None
+    assert again.adapt(voxels, pairs).trusted
     session._kd_level = level
-    assert session.adapt(voxels, pairs).reach is not None
+    assert not session.adapt(voxels, pairs).trusted
 
 
 def test_the_source_model_answers_whatever_the_weights_are(network, voxels, pairs):

@@ -213,7 +213,7 @@ class AdaptationSession:
         if familiar and cosine >= familiar * self._kd_level:
             return Steps(stopped_by=FAMILIAR)
         trusted = not trust or cosine >= trust * self._kd_level
-        return Steps(trusted=trusted, reach=None if trusted else view.near)
+        return Steps(trusted=trusted, reach=None if trusted or view.near.all() else view.near)
 
     def advance(self, steps: Steps, count: int) -> None:
         """Take steps on the scan until there are `count`, or something stops them.

@@ -14,6 +14,9 @@ from ttt_kd_ros.model.voxel_input import VoxelInput, crop
 from ttt_kd_ros.sparse.kernel_map import unpack
 from ttt_kd_ros.sparse.voxels import VoxelGrid
 
+NEARLY_ALL = 0.97
+"""Share of a scan's voxels from which a view is the whole scan."""
+
 
 @dataclass(frozen=True)
 class View:
@@ -35,9 +38,15 @@ class View:
 
 
 def view_of(voxels: VoxelInput, pairs: PointTargets, distance: float) -> View:
-    """The voxels within at least a horizontal distance [voxels] of the paired ones, of which there must be some."""
+    """The voxels within at least a horizontal distance [voxels] of the paired ones, of which there must be some.
+
+    Where these are nearly all, as with cameras all round, it is the whole scan: to leave out the few that are not takes
+    longer than the steps take on them.
+    """
     targets = voxel_targets(pairs, voxels.grid.inverse)
     near = near_voxels(voxels.grid, targets.voxels, distance)
+    if near.sum() >= NEARLY_ALL * len(near):
+        return View(torch.ones_like(near), voxels, targets)
     rank = near.cumsum(dim=0) - 1
     return View(near, crop(voxels, near), Targets(rank[targets.voxels], targets.features))
 
