@@ -39,7 +39,7 @@ class Start:
 
 @dataclass(frozen=True)
 class Trained:
-    """What training on one scan came to; no weights if the process died."""
+    """What training on one scan came to; no weights if it took no step or the process died."""
 
     start: int
     report: AdaptationReport
@@ -62,6 +62,7 @@ class Trainer:
         self._changed = threading.Condition()
         self._closed = False
         self._process: subprocess.Popen[bytes] | None = None
+        self._begun = 0
         self._thread = threading.Thread(target=self._serve, name="trainer", daemon=True)
         self._thread.start()
 
@@ -100,6 +101,7 @@ class Trainer:
             ours, theirs = Pipe()
             with ours, theirs:
                 self._start_process(theirs)
+                self._begun = 0
                 theirs.close()
                 try:
                     ours.send(self._how)
@@ -129,7 +131,9 @@ class Trainer:
             job, self._waiting = self._waiting, None
         if self._closed or job is None:
             return False
-        connection.send(job)
+        start, frame = job
+        connection.send((None if start.number == self._begun else start, frame))  # to pickle weights takes milliseconds
+        self._begun = start.number
         trained = connection.recv()
         with self._changed:
             self._trained = trained

@@ -29,11 +29,11 @@ def _serve(connection: Connection) -> None:
     while True:
         connection.send("ready")
         start, frame = connection.recv()
-        if start.number != number:
+        if start is not None:
             _begin(segmenter, start)
             number = start.number
         report = segmenter.segment(frame).adaptation
-        connection.send(Trained(number, report, segmenter.weights()))
+        connection.send(Trained(number, report, segmenter.weights() if report.steps else None))
 
 
 def _begin(segmenter: Segmenter, start: Start) -> None:

@@ -519,3 +519,17 @@ def test_no_gradient_is_left_behind(network, voxels, pairs):
 def test_settings_out_of_range_are_refused(change, message):
     with pytest.raises(InputError, match=message):
         AdaptationSettings(**change)
+
+
+@pytest.mark.parametrize("scope", ["all", "norm", "lora"])
+def test_steps_go_on_from_loaded_weights_as_if_there_had_been_none(network, voxels, pairs, scope):
+    networks = [copy.deepcopy(network) for _ in range(3)]
+    first, second, third = (AdaptationSession(n, replace(SETTINGS, scope=scope, learning_rate=1e-3)) for n in networks)
+    first.adapt(voxels, pairs)
+    moved = weights(networks[0].backbone)
+    for session in (first, second):
+        session.load(moved)
+    losses = [session.adapt(voxels, pairs).kd_losses for session in (first, second, third)]
+    assert losses[0] == losses[1] != losses[2]
+    first.reset()
+    assert not changed(weights(network), networks[0])

@@ -51,7 +51,11 @@ class Scope:
     flat
         All of them one after the other in one tensor, which they are views of from now on: what an optimizer does to
         many small tensors one by one takes longer than to compute it.
+    follows
+        Whether it goes along when values are written into the backbone's weights.
     """
+
+    follows = True
 
     def __init__(self, backbone: Backbone, scope: str, source: Backbone) -> None:
         self.parameters = scope_parameters(backbone, scope)
@@ -100,6 +104,8 @@ class LowRankScope(Scope):
     Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", ICLR 2022; a convolution's weight (K, C, D) is
     taken as a (K * C, D) matrix.
     """
+
+    follows = False
 
     def __init__(self, backbone: Backbone) -> None:
         names = {id(p): name for name, p in backbone.named_parameters()}

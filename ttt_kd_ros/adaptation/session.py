@@ -113,6 +113,7 @@ class AdaptationSession:
     ) -> None:
         self._network = network.eval().requires_grad_(False)
         self._source_network = deepcopy(self._network)
+        self._state, self._source_state = _state(network), _state(self._source_network)
         self._statistics = [statistic.clone() for statistic in network.backbone.buffers()]
         self._clock = clock
         self._kd_level = kd_level
@@ -138,13 +139,15 @@ class AdaptationSession:
     def reset(self) -> None:
         """Go back to the source weights and the statistics of training."""
         self._restore_statistics()
-        _copy(self._source_network.backbone.parameters(), self._network.backbone.parameters())
-        self._restart()
+        self.load(self._source_state)
 
     def load(self, weights: Mapping[str, Tensor]) -> None:
-        """Go on with other weights of the backbone; the state of the optimizer is forgotten."""
-        self._network.backbone.load_state_dict(weights)
-        self._restart()
+        """Go on with other weights of the backbone, those of its state; the state of the optimizer is forgotten."""
+        _copy((weights[name] for name in self._state), self._state.values())
+        if self._scope.follows and self._scope.holds:
+            self._forget()
+        else:
+            self._restart()
 
     @torch.no_grad()
     def take_statistics(self, voxels: VoxelInput) -> None:
@@ -169,6 +172,10 @@ class AdaptationSession:
 
     def _restart(self) -> None:
         self._scope = make_scope(self._network.backbone, self.settings.scope, self._source_network.backbone)
+        self._forget()
+
+    def _forget(self) -> None:
+        """Begin with steps as if there had been none."""
         self._optimizer = _optimizer(self._scope.flat, self.settings)
         self._momentum = MOMENTUM
 
@@ -377,6 +384,11 @@ def _optimizer(weights: nn.Parameter, settings: AdaptationSettings) -> torch.opt
     return kind(
         [weights], lr=settings.learning_rate, fused=device in ("cpu", "cuda") or None, capturable=device == "cuda"
     )
+
+
+def _state(network: Network) -> dict[str, Tensor]:
+    """Parameters and buffers of the backbone, by name; to look them up takes a network longer than to copy them."""
+    return {**dict(network.backbone.named_parameters()), **dict(network.backbone.named_buffers())}
 
 
 @torch.no_grad()
