@@ -141,19 +141,17 @@ def convolve_norm_relu_gradients(
         return native.convolve_norm_relu_gradients(
             gradient, output, convolved, features, weight, norm, kernel_map, of_features
         )
-    of_normed = torch.ops.aten.threshold_backward(gradient, output, 0)
-    of_norm_bias = of_normed.sum(dim=0)
-    scale = norm.affine()[0]
-    of_features_, of_scaled = gradients(features, of_normed, weight * scale, kernel_map, of_features)
-    products = None  # of the normed features' gradients with the convolved ones, summed up
+    normed = torch.ops.aten.threshold_backward(gradient, output, 0)
+    of_norm_bias, scale = normed.sum(dim=0), norm.affine()[0]
+    of_inputs, unscaled = gradients(features, normed, weight * scale, kernel_map, of_features)
     if convolved is not None:
-        products = (of_normed * convolved).sum(dim=0)
-    elif of_scaled is not None:
-        products = (of_scaled * weight).sum(dim=(0, 1))
+        along = (normed * convolved).sum(dim=0)
+    else:
+        along = None if unscaled is None else (unscaled * weight).sum(dim=(0, 1))  # the same sum
     of_norm_weight = None
-    if products is not None:
-        of_norm_weight = (products - norm.mean * of_norm_bias) * torch.rsqrt(norm.variance + norm.eps)
-    return of_features_, None if of_scaled is None else of_scaled * scale, of_norm_weight, of_norm_bias, of_normed
+    if along is not None:
+        of_norm_weight = (along - norm.mean * of_norm_bias) * torch.rsqrt(norm.variance + norm.eps)
+    return of_inputs, None if unscaled is None else unscaled * scale, of_norm_weight, of_norm_bias, normed
 
 
 def linear_norm(features: Tensor, weight: Tensor, norm: FixedNorm) -> Tensor:
