@@ -4,6 +4,7 @@ import pytest
 import torch
 from stripes import TINY_UNET
 
+from ttt_kd_ros.adaptation.targets import PointTargets
 from ttt_kd_ros.classes import load_classes
 from ttt_kd_ros.model.network import Network, NetworkConfig, TeacherSpec
 from ttt_kd_ros.sparse import plain, products
@@ -39,3 +40,11 @@ def street_points():
     wall = torch.rand(1500, 3, generator=generator) * torch.tensor([40.0, 0.1, 5.0]) + torch.tensor([0.0, 8.0, 0])
     box = torch.rand(800, 3, generator=generator) * torch.tensor([4.0, 1.8, 1.5]) + torch.tensor([10.0, -1.0, 0])
     return torch.cat([ground, wall, box])
+
+
+@pytest.fixture
+def pairs(street_points):
+    """Targets that depend on where a point is, for the points ahead."""
+    rows = (street_points[:, 0] > 5).nonzero().squeeze(1)
+    x, _, z = street_points[rows].unbind(1)
+    return PointTargets(rows, torch.stack([torch.sin(x), torch.cos(x), z, 1 - z], dim=1))

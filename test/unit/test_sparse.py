@@ -132,7 +132,10 @@ def test_the_fused_operation_computes_each_gradient_without_the_others(needed):
 
     (output, alone), (output_of_all, together) = gradient([needed]), gradient(range(5))
     assert torch.equal(output, output_of_all)
-    torch.testing.assert_close(alone[0], together[needed])
+    if needed == 2:  # computed from the convolved features, and with the weight's gradient from that
+        torch.testing.assert_close(alone[0], together[needed])
+    else:
+        assert torch.equal(alone[0], together[needed])
 
 
 def test_the_convolution_equals_the_plain_one():

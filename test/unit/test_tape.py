@@ -11,7 +11,6 @@ import torch
 from ttt_kd_ros.adaptation.scope import make_scope
 from ttt_kd_ros.adaptation.session import AdaptationSession
 from ttt_kd_ros.adaptation.settings import AdaptationSettings
-from ttt_kd_ros.adaptation.targets import PointTargets
 from ttt_kd_ros.model import unet
 from ttt_kd_ros.model.network import Network
 from ttt_kd_ros.model.unet import UNetConfig
@@ -23,10 +22,8 @@ DEEP = UNetConfig(5, 5, (16, 24), (24, 18), (2, 3), (2, 1))
 
 
 @pytest.fixture(autouse=True)
-def cpu_kernels():
+def cpu_kernels(torch_computes_sparse_convolutions):
     products.choose(native)
-    yield
-    products.choose(plain)
 
 
 @pytest.fixture(params=["the usual", "a deep one"])
@@ -100,12 +97,6 @@ def test_other_products_and_changes_of_weights_are_left_to_autograd(network, str
 
 class TestSteps:
     SETTINGS = AdaptationSettings(steps=4, learning_rate=1e-3, familiar=0.0, trust=0.0)
-
-    @pytest.fixture
-    def pairs(self, street_points):
-        rows = (street_points[:, 0] > 5).nonzero().squeeze(1)
-        x, _, z = street_points[rows].unbind(1)
-        return PointTargets(rows, torch.stack([torch.sin(x), torch.cos(x), z, 1 - z], dim=1))
 
     @pytest.mark.parametrize("method", ["kd", "tent", "sar", "confident"])
     @pytest.mark.parametrize("scope", SCOPES)

@@ -138,7 +138,7 @@ class AdaptationSession:
 
     def reset(self) -> None:
         """Go back to the source weights and the statistics of training."""
-        self._restore_statistics()
+        _copy(self._statistics, self._source_network.backbone.buffers())
         self.load(self._source_state)
 
     def load(self, weights: Mapping[str, Tensor]) -> None:

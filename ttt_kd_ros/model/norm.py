@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import cast
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ttt_kd_ros.sparse.fixed_norm import FixedNorm
@@ -32,7 +30,4 @@ class LinearNorm(nn.Sequential):
         """(N, out_channels) from (N, in_channels)."""
         if self.norm.training:
             return self.norm(self.linear(features))
-        if not torch.is_grad_enabled():
-            return linear_norm(features, self.linear.weight, FixedNorm.of(self.norm))
-        scale, shift = FixedNorm.of(self.norm).affine()
-        return F.linear(features, self.linear.weight * scale[:, None], shift)
+        return linear_norm(features, self.linear.weight, FixedNorm.of(self.norm))

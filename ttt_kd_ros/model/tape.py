@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -196,7 +197,7 @@ class _Convolution:
         features = None if self._of_weight is None else self._features.value
         given = (gradient, output, self._convolved, features, self._weight, self._norm, self._kernel_map)
         results = (of_features, self._of_weight, self._of_scale, of_shift, gradient)
-        calls: Calls = [native.layer_gradients(*given, results, native.ADD if add else native.ANEW)]
+        calls: Calls = [native.layer_gradients(*given, results, add)]
         return calls + self._pass_on(gradient, memory)
 
     def _pass_on(self, gradient: Tensor, memory: _Memory) -> Calls:
@@ -209,7 +210,7 @@ class _Convolution:
             residual.gradient = gradient
             return []
         memory.give_back(gradient)
-        return [_adding(residual.gradient, gradient)]
+        return [partial(residual.gradient.add_, gradient)]
 
 
 class _Linear:
@@ -231,7 +232,7 @@ class _Linear:
     def backward(self, gradient: Tensor, memory: _Memory) -> Calls:
         calls = self._product.backward(gradient, memory)
         if self._of_weight is not None and self._of_matrix is not None:
-            calls.append(_copying(self._of_weight, self._of_matrix[0].T))
+            calls.append(partial(self._of_weight.copy_, self._of_matrix[0].T))
         return calls
 
 
@@ -250,14 +251,6 @@ class _Concatenation:
         for part, of_output in zip(self._parts, gradient.split(self._widths, dim=1), strict=True):
             of_part, add = _receive(part, memory)
             if of_part is not None:
-                calls.append(_adding(of_part, of_output) if add else _copying(of_part, of_output))
+                calls.append(partial(of_part.add_ if add else of_part.copy_, of_output))
         memory.give_back(gradient)
         return calls
-
-
-def _adding(into: Tensor, values: Tensor) -> Callable[[], object]:
-    return lambda: into.add_(values)
-
-
-def _copying(into: Tensor, values: Tensor) -> Callable[[], object]:
-    return lambda: into.copy_(values)

@@ -33,8 +33,6 @@ __all__ = [
 OUTPUTS_AT_ONCE, PAIRS_AT_ONCE = 1024, 512
 """How many outputs and pairs of small networks stay in the cache."""
 NO_NORM = None, None, None, None, 0.0
-ANEW, ADD = 0, 1
-"""Whether sums begin anew or are added to what is there."""
 
 
 def problem(device: torch.device) -> str:
@@ -106,9 +104,9 @@ def _convolution(
 ) -> Call:
     pairs = (kernel_map.sources, kernel_map.targets, kernel_map.starts)
     offsets, channels, out_channels = weight.shape
-    sizes = (offsets, kernel_map.outputs, channels, out_channels, OUTPUTS_AT_ONCE, ANEW)
-    arrays = (features.contiguous(), weight.contiguous(), outputs)
-    return Call("convolve", *arrays, *pairs, *sizes, *norm_residual_and_rectified)
+    sizes = (offsets, kernel_map.outputs, channels, out_channels, OUTPUTS_AT_ONCE)
+    arrays, add = (features.contiguous(), weight.contiguous(), outputs), False
+    return Call("convolve", *arrays, *pairs, *sizes, add, *norm_residual_and_rectified)
 
 
 def convolve_norm_relu_gradients(
@@ -142,11 +140,11 @@ def layer_gradients(
     norm: FixedNorm,
     kernel_map: KernelMap,
     results: tuple[Tensor | None, Tensor | None, Tensor | None, Tensor, Tensor],
-    add: int = ANEW,
+    add: bool = False,
 ) -> Call:
     """`convolve_norm_relu_gradients` into arrays that are there; the last of them may be the gradient itself.
 
-    With `ADD` the features' gradient is added to what is there; without the output there was no ReLU.
+    The features' gradient is added to what is there where that is asked for; without the output there was no ReLU.
     """
     features = None if features is None else features.contiguous()
     pairs = (kernel_map.sources, kernel_map.targets, kernel_map.starts)

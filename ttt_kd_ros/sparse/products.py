@@ -155,7 +155,7 @@ def convolve_norm_relu_gradients(
 
 
 def linear_norm(features: Tensor, weight: Tensor, norm: FixedNorm) -> Tensor:
-    """``norm(features @ weight.T)``, without a gradient.
+    """``norm(features @ weight.T)``.
 
     Parameters
     ----------
@@ -164,7 +164,7 @@ def linear_norm(features: Tensor, weight: Tensor, norm: FixedNorm) -> Tensor:
     norm
         Of D channels.
     """
-    if by_kernels(features):
+    if by_kernels(features) and not torch.is_grad_enabled():
         return native.linear_norm(features, weight, norm)
     scale, shift = norm.affine()
     return F.linear(features, weight * scale[:, None], shift)
