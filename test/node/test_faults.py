@@ -106,7 +106,9 @@ class TestAdaptation:
         robot = start_tiny(teacher)
         assert see(robot)[1]["weight_version"] == "1"
         good = teacher.features
-        teacher.features = lambda picture: tuple(replace(g, values=g.values * math.nan) for g in good(picture))
+        teacher.features = lambda pictures: [
+            (replace(grid, values=grid.values * math.nan),) for (grid,) in good(pictures)
+        ]
         report = see(robot, 2 * SECOND)[1]
         assert (report["stopped_by"], report["weight_version"]) == ("not finite", "1")
         teacher.features = good
@@ -123,7 +125,7 @@ class TestAdaptation:
         teacher = Colors()
         robot = start_tiny(teacher)
 
-        def too_much(picture):
+        def too_much(pictures):
             raise torch.cuda.OutOfMemoryError("CUDA out of memory")
 
         teacher.features = too_much

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from ttt_kd_ros.model.network import Network, NetworkConfig, TeacherSpec
 from ttt_kd_ros.model.unet import UNetConfig
 from ttt_kd_ros.schedule import ScheduledSegmenter
 from ttt_kd_ros.segmenter import Segmenter
-from ttt_kd_ros.teacher.features import FeatureGrid
+from ttt_kd_ros.teacher.features import FeatureGrid, Grids
 
 UNET = UNetConfig(8, 3, (8, 12), (12, 8), (1, 1), (1, 1))
 
@@ -22,8 +23,8 @@ class Colors:
 
     name, feature_size, long_side = "colors", 3, 0
 
-    def features(self, image: torch.Tensor) -> tuple[FeatureGrid, ...]:
-        return (FeatureGrid(image.permute(2, 0, 1).float() / 255, (1.0, 1.0), (0.0, 0.0)),)
+    def features(self, images: Sequence[torch.Tensor]) -> list[Grids]:
+        return [(FeatureGrid(image.permute(2, 0, 1).float() / 255, (1.0, 1.0), (0.0, 0.0)),) for image in images]
 
 
 def tiny_network() -> Network:

@@ -17,7 +17,10 @@ class StripesTeacher:
 
     name, feature_size, long_side = "stripes", 6, 0
 
-    def features(self, image):
+    def features(self, images):
+        return [self._grids(image) for image in images]
+
+    def _grids(self, image):
         cells = image[::8, ::8].permute(2, 0, 1).float() / 255
         rows = torch.linspace(-1, 1, cells.shape[1])[:, None].expand(cells.shape[1:])
         columns = torch.linspace(-1, 1, cells.shape[2])[None].expand(cells.shape[1:])

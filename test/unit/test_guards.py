@@ -139,7 +139,7 @@ class TestMemory:
     def test_a_teacher_that_does_not_fit_is_no_end(self, network, frame):
         teacher = StripesTeacher()
 
-        def features(image):
+        def features(images):
             raise torch.cuda.OutOfMemoryError("CUDA out of memory")
 
         teacher.features = features

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ttt_kd_ros.errors import TeacherError
-from ttt_kd_ros.teacher import load_teacher, sample
+from ttt_kd_ros.teacher import frozen, load_teacher, sample
 
 transformers = pytest.importorskip("transformers")
 safetensors = pytest.importorskip("safetensors.torch")
@@ -143,7 +143,7 @@ def test_each_patch_token_of_transformers_is_the_cell_at_its_place(
         tokens = model(pixel_values=normalised(image)).last_hidden_state[0]
 
     teacher = load_teacher(f"dinov2:{saved(model, tmp_path)}", long_side=0)
-    (grid,) = teacher.features(image)
+    (grid,) = teacher.features([image])[0]
 
     assert grid.values.shape == (128, rows, columns) and teacher.feature_size == 128
     for row in range(rows):
@@ -152,14 +152,25 @@ def test_each_patch_token_of_transformers_is_the_cell_at_its_place(
             torch.testing.assert_close(grid.values[:, row, column], expected, atol=1e-4, rtol=1e-4)
 
 
+def test_pictures_in_a_batch_have_the_features_that_each_has_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    teacher = load_teacher(f"dinov2:{saved(small_model(registers=4), tmp_path)}", long_side=0)
+    images = [picture(42, 70, seed) for seed in range(3)]
+    alone = teacher.features(images)
+    monkeypatch.setattr(frozen, "BATCHED", ("cpu",))
+    for (found,), (expected,) in zip(teacher.features(images), alone, strict=True):
+        torch.testing.assert_close(found.values, expected.values, atol=1e-4, rtol=1e-4)
+
+
 def test_a_changed_patch_of_the_picture_changes_its_own_cell_most(tmp_path: Path) -> None:
     teacher = load_teacher(f"dinov2:{saved(small_model(), tmp_path)}", long_side=0)
     image = picture(42, 112)
-    (before,) = teacher.features(image)
+    (before,) = teacher.features([image])[0]
     for row, column in ((0, 7), (2, 1), (1, 4)):
         changed = image.clone()
         changed[14 * row : 14 * (row + 1), 14 * column : 14 * (column + 1)] = picture(14, 14, seed=1)
-        (after,) = teacher.features(changed)
+        (after,) = teacher.features([changed])[0]
         difference = (after.values - before.values).norm(dim=0)
         assert divmod(int(difference.argmax()), 8) == (row, column)
 
@@ -170,7 +181,7 @@ def test_a_changed_patch_of_the_picture_changes_its_own_cell_most(tmp_path: Path
 
 def test_cells_tile_a_picture_that_had_to_be_resized(tmp_path: Path) -> None:
     teacher = load_teacher(f"dinov2:{saved(small_model(), tmp_path)}", long_side=140)
-    (grid,) = teacher.features(picture(90, 301))
+    (grid,) = teacher.features([picture(90, 301)])[0]
     assert grid.values.shape == (128, 3, 10)
     assert grid.scale == pytest.approx((10 / 301, 3 / 90)) and grid.offset == (-0.5, -0.5)
 
@@ -186,7 +197,7 @@ def test_an_authors_file_gives_the_authors_patch_tokens(
 ) -> None:
     path, weights = authors_file(tmp_path / "weights.pth", **shape)
     image = picture(14 * rows, 14 * columns)
-    (grid,) = load_teacher(f"dinov2:{path}", long_side=0).features(image)
+    (grid,) = load_teacher(f"dinov2:{path}", long_side=0).features([image])[0]
     torch.testing.assert_close(grid.values, authors_patch_tokens(weights, normalised(image)), atol=1e-4, rtol=1e-4)
 
 
@@ -229,7 +240,7 @@ def test_vit_s_14_is_the_same_from_a_directory_and_from_an_authors_file(tmp_path
     teachers = [load_teacher(f"dinov2:{source}") for source in (directory, tmp_path / "dinov2_vits14_pretrain.pth")]
 
     assert [(teacher.name, teacher.feature_size) for teacher in teachers] == [("dinov2-vits14", 384)] * 2
-    (one,), (other,) = (teacher.features(image) for teacher in teachers)
+    (one,), (other,) = (teacher.features([image])[0] for teacher in teachers)
     assert torch.equal(one.values, other.values) and one.values.shape == (384, 19, 64)
 
 
@@ -242,7 +253,7 @@ def test_the_name_tells_size_patch_and_registers(tmp_path: Path) -> None:
 
 def test_weights_in_half_precision_give_float32_features(tmp_path: Path) -> None:
     directory = saved(small_model().half(), tmp_path)
-    (grid,) = load_teacher(f"dinov2:{directory}", long_side=0).features(picture(28, 28))
+    (grid,) = load_teacher(f"dinov2:{directory}", long_side=0).features([picture(28, 28)])[0]
     assert grid.values.dtype == torch.float32
 
 
@@ -250,7 +261,7 @@ def test_nothing_of_it_can_be_trained(tmp_path: Path) -> None:
     teacher: Any = load_teacher(f"dinov2:{saved(small_model(), tmp_path)}", long_side=0)
     assert not any(parameter.requires_grad for parameter in teacher.parameters())
     assert not any(module.training for module in teacher.modules())
-    assert not teacher.features(picture(28, 28))[0].values.requires_grad
+    assert not teacher.features([picture(28, 28)])[0][0].values.requires_grad
 
 
 @pytest.mark.parametrize(
@@ -368,8 +379,8 @@ def test_loading_prints_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str
 def test_on_a_gpu_it_computes_in_bfloat16_with_nearly_the_same_features(tmp_path):
     directory = saved(small_model(), tmp_path)
     image = picture(140, 210)
-    (exact,) = load_teacher(f"dinov2:{directory}").features(image)
-    (found,) = load_teacher(f"dinov2:{directory}", device="cuda").features(image.cuda())
+    (exact,) = load_teacher(f"dinov2:{directory}").features([image])[0]
+    (found,) = load_teacher(f"dinov2:{directory}", device="cuda").features([image.cuda()])[0]
     assert found.values.dtype == torch.float32
     cosine = functional.cosine_similarity(found.values.cpu().flatten(1), exact.values.flatten(1), dim=0)
     assert cosine.min() > 0.999

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ttt_kd_ros.errors import TeacherError
-from ttt_kd_ros.teacher import FeatureGrid, load_teacher, sample
+from ttt_kd_ros.teacher import FeatureGrid, frozen, load_teacher, sample
 from ttt_kd_ros.teacher.efficientnet import LEVELS
 from ttt_kd_ros.teacher.frozen import FrozenTeacher
 
@@ -45,7 +45,7 @@ def test_it_gives_stages_3_5_and_7_of_the_package_s_network(teacher: FrozenTeach
     with torch.no_grad():
         network(((image.float() - 127) / 128).permute(2, 0, 1)[None])
 
-    grids = teacher.features(image)
+    grids = teacher.features([image])[0]
 
     assert [tuple(grid.values.shape) for grid in grids] == [(40, 12, 20), (112, 6, 10), (320, 3, 5)]
     assert teacher.feature_size == 472 and teacher.name == "efficientnet-lite0"
@@ -65,7 +65,7 @@ def cell_centres(network: torch.nn.Module, level: int, stride: int) -> Tensor:
     centres = []
     for seed in range(2):
         picture = ((texture(320, 320, seed).float() - 127) / 128).permute(2, 0, 1)[None].requires_grad_(True)
-        values = network(picture)[level]
+        values = network(picture)[level][0]
         spread = values.detach().std((1, 2)) + 1e-2
         for _ in range(12):
             row, column = torch.randint(4 * 32 // stride, 6 * 32 // stride, (2,), generator=generator).tolist()
@@ -90,12 +90,12 @@ def in_pixels(grid: FeatureGrid, cells: Tensor) -> Tensor:
 def test_what_changes_at_a_pixel_is_found_there_in_the_features(long_side: int) -> None:
     teacher = load_teacher("efficientnet-lite0", long_side=long_side)
     image = texture(301, 500)
-    before = teacher.features(image)
+    before = teacher.features([image])[0]
     errors = []
     for u, v in ((150, 140), (260, 121), (347, 190), (201, 170), (299, 149)):
         spotted = image.clone()
         spotted[v - 4 : v + 5, u - 4 : u + 5] = 255 - spotted[v - 4 : v + 5, u - 4 : u + 5]
-        after = teacher.features(spotted)
+        after = teacher.features([spotted])[0]
         moved = [
             in_pixels(old, centroid((new.values - old.values).square().sum(0)) - 0.5)
             for old, new in zip(before, after, strict=True)
@@ -106,9 +106,23 @@ def test_what_changes_at_a_pixel_is_found_there_in_the_features(long_side: int) 
 
 
 def test_points_of_the_whole_picture_have_finite_features(teacher: FrozenTeacher) -> None:
-    grids = teacher.features(texture(100, 170))
+    grids = teacher.features([texture(100, 170)])[0]
     corners = torch.tensor([[-0.5, -0.5], [169.5, -0.5], [-0.5, 99.5], [169.5, 99.5]])
     assert torch.isfinite(sample(grids, corners)).all()
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_pictures_in_a_batch_have_the_features_that_each_has_alone(
+    device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = [texture(100, 170, seed).to(device) for seed in range(3)]
+    teacher = load_teacher("efficientnet-lite0", device=device)
+    monkeypatch.setattr(frozen, "BATCHED", ())
+    alone = teacher.features(images)
+    monkeypatch.setattr(frozen, "BATCHED", (device,))
+    for found, expected in zip(teacher.features(images), alone, strict=True):
+        for ours, theirs in zip(found, expected, strict=True):
+            torch.testing.assert_close(ours.values, theirs.values, atol=1e-3, rtol=1e-3)
 
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ttt_kd_ros.errors import InputError, TeacherError
-from ttt_kd_ros.teacher import FeatureGrid, load_teacher, sample
+from ttt_kd_ros.teacher import FeatureGrid, frozen, load_teacher, sample
 from ttt_kd_ros.teacher.frozen import FrozenTeacher, Level
 
 
@@ -23,7 +23,7 @@ class Average(nn.Module):
     def forward(self, picture: Tensor) -> tuple[Tensor, ...]:
         moved = functional.pad(picture, (0, self.shift, 0, self.shift), mode="replicate")
         moved = moved[..., self.shift :, self.shift :] * self.weight
-        return tuple(functional.avg_pool2d(moved, stride)[0] for stride in self.strides)
+        return tuple(functional.avg_pool2d(moved, stride) for stride in self.strides)
 
 
 def teacher_of_averages(long_side: int, strides: tuple[int, ...] = (8,), shift: int = 0) -> FrozenTeacher:
@@ -103,7 +103,7 @@ def test_sampling_without_a_grid_is_refused() -> None:
 def test_resizing_does_not_move_what_is_sampled(size: tuple[int, int], long_side: int, shift: int) -> None:
     height, width = size
     teacher = teacher_of_averages(long_side, strides=(8, 16), shift=shift)
-    grids = teacher.features(ramp(height, width))
+    grids = teacher.features([ramp(height, width)])[0]
     margin = 16 * max(size) / (long_side or max(size)) * 1.2
     u = torch.linspace(margin, width - 1 - margin, 41)
     v = torch.linspace(margin, height - 1 - margin, 41)
@@ -131,22 +131,42 @@ def test_resizing_does_not_move_what_is_sampled(size: tuple[int, int], long_side
 def test_both_sides_become_the_nearest_multiples_of_the_stride(
     size: tuple[int, int], long_side: int, expected: tuple[int, int]
 ) -> None:
-    (grid,) = teacher_of_averages(long_side, strides=(16,)).features(torch.zeros(*size, 3, dtype=torch.uint8))
+    (grid,) = teacher_of_averages(long_side, strides=(16,)).features([torch.zeros(*size, 3, dtype=torch.uint8)])[0]
     assert grid.values.shape == (3, *expected)
 
 
 def test_stripes_finer_than_the_resized_pixels_become_grey() -> None:
     stripes = torch.zeros(128, 128, 3, dtype=torch.uint8)
     stripes[:, ::3] = 255
-    (grid,) = teacher_of_averages(32, strides=(1,)).features(stripes)
+    (grid,) = teacher_of_averages(32, strides=(1,)).features([stripes])[0]
     torch.testing.assert_close(grid.values, torch.full((3, 32, 32), 85.0), atol=25, rtol=0)
+
+
+def test_pictures_of_one_size_go_through_the_network_together_where_that_is_quicker(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    images = [ramp(32, 64), ramp(48, 16), 255 - ramp(32, 64), ramp(32, 64)]
+    teacher = teacher_of_averages(40)
+    sizes: list[int] = []
+    teacher.network.register_forward_pre_hook(lambda _, given: sizes.append(len(given[0])))
+    one_by_one = teacher.features(images)
+    monkeypatch.setattr(frozen, "BATCHED", ("cpu",))
+    together = teacher.features(images)
+    assert sizes == [1, 1, 1, 1, 3, 1]
+    for (found,), (expected,) in zip(together, one_by_one, strict=True):
+        assert (found.scale, found.offset) == (expected.scale, expected.offset)
+        torch.testing.assert_close(found.values, expected.values)
+
+
+def test_no_pictures_have_no_features() -> None:
+    assert teacher_of_averages(0).features([]) == []
 
 
 def test_a_picture_is_normalised_colour_by_colour() -> None:
     levels = [Level(3, 8, 4)]
     teacher = FrozenTeacher("x", Average((8,)), levels, mean=(10, 20, 30), std=(1, 2, 4), long_side=0)
     image = torch.tensor([110, 120, 130], dtype=torch.uint8).expand(16, 16, 3)
-    (grid,) = teacher.features(image)
+    (grid,) = teacher.features([image])[0]
     torch.testing.assert_close(grid.values[:, 0, 0], torch.tensor([100.0, 50.0, 25.0]))
 
 
@@ -166,7 +186,7 @@ def test_training_a_teacher_or_a_module_that_holds_one_is_refused() -> None:
 
 def test_features_are_constants_that_a_student_can_learn_from() -> None:
     teacher = teacher_of_averages(0).requires_grad_(True)
-    grids = teacher.features(ramp(32, 32))
+    grids = teacher.features([ramp(32, 32)])[0]
     target = sample(grids, torch.rand(6, 2) * 31)
     student = nn.Linear(3, 3)
     (student(target) * target).sum().backward()
@@ -189,7 +209,7 @@ def test_features_are_constants_that_a_student_can_learn_from() -> None:
 )
 def test_a_picture_of_another_shape_or_type_is_refused(image: Tensor) -> None:
     with pytest.raises(InputError, match="uint8"):
-        teacher_of_averages(0).features(image)
+        teacher_of_averages(0).features([image])
 
 
 def test_a_negative_long_side_is_refused() -> None:

@@ -43,16 +43,16 @@ def test_features_of_pictures_of_any_size_are_those_of_torch_and_stay(teacher: s
     spec = f"dinov2:{directory}" if teacher == "dinov2" else "efficientnet-lite0"
     by_torch, by_openvino = (load_teacher(spec, long_side=0, backend=name) for name in ("torch", "openvino"))
     pictures = [picture(56, 112), picture(96, 64), picture(56, 112)]
-    found = [by_openvino.features(image) for image in pictures]
+    found = [by_openvino.features([image])[0] for image in pictures]
     for image, features in zip(pictures, found, strict=True):
-        assert_same(features, by_torch.features(image))
+        assert_same(features, by_torch.features([image])[0])
 
 
 def test_convolutions_are_translated_once_for_all_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
     teacher = load_teacher("efficientnet-lite0", long_side=0, backend="openvino")
-    teacher.features(picture(56, 112))
+    teacher.features([picture(56, 112)])
     monkeypatch.delattr(OpenVinoNetwork, "_translate")
-    teacher.features(picture(96, 64))
+    teacher.features([picture(96, 64)])
 
 
 def test_it_is_refused_on_a_gpu(directory: Path) -> None:

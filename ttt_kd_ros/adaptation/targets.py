@@ -88,14 +88,15 @@ def point_targets(
     reduction
         The fixed projection of its features.
     """
-    size = reduction.components.shape[1] if teacher else 0
-    rows, features = [points.new_empty(0, dtype=torch.long)], [points.new_empty(0, size)]
-    for view, pairs in paired_points(points, views):
-        rows.append(pairs.points)
-        if teacher:
-            image = torch.as_tensor(view.image, device=points.device)
-            features.append(reduction(sample(teacher.features(image), pairs.pixels)))
-    return PointTargets(torch.cat(rows), torch.cat(features) if teacher else points.new_empty(sum(map(len, rows)), 0))
+    shown = list(paired_points(points, views))
+    rows = torch.cat([points.new_empty(0, dtype=torch.long), *(pairs.points for _, pairs in shown)])
+    if teacher is None:
+        return PointTargets(rows, points.new_empty(len(rows), 0))
+    grids = teacher.features([torch.as_tensor(view.image, device=points.device) for view, _ in shown])
+    features = [
+        reduction(sample(of_picture, pairs.pixels)) for of_picture, (_, pairs) in zip(grids, shown, strict=True)
+    ]
+    return PointTargets(rows, torch.cat([points.new_empty(0, reduction.components.shape[1]), *features]))
 
 
 def voxel_targets(pairs: PointTargets, inverse: Tensor) -> Targets:

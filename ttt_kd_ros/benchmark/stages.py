@@ -120,7 +120,7 @@ def _input_stages(prepared: Prepared, network: Network, teacher: Teacher) -> lis
         ),
     ]
     if views:
-        result += [Stage("pairing", pair), Stage("teacher", lambda: [teacher.features(image) for image in images])]
+        result += [Stage("pairing", pair), Stage("teacher", lambda: teacher.features(images))]
     return result
 
 

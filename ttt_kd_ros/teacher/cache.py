@@ -13,7 +13,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from ttt_kd_ros.errors import InputError
-from ttt_kd_ros.teacher.features import FeatureGrid, fingerprint
+from ttt_kd_ros.teacher.features import FeatureGrid, Grids, fingerprint
 from ttt_kd_ros.teacher.load import Teacher
 
 
@@ -47,15 +47,19 @@ class CachedTeacher:
         self._max_bytes = max_bytes
         directory.mkdir(parents=True, exist_ok=True)
 
-    def features(self, image: Tensor) -> tuple[FeatureGrid, ...]:
-        """Feature grids of a picture, as `Teacher.features` gives them."""
-        path = self._directory / f"{self._key(image)}.safetensors"
-        grids = _read(path, image)
-        if grids is None:
-            grids = self._teacher.features(image)
-            _write(path, grids)
+    def features(self, images: Sequence[Tensor]) -> list[Grids]:
+        """Feature grids of pictures, as `Teacher.features` gives them."""
+        paths = [self._directory / f"{self._key(image)}.safetensors" for image in images]
+        grids = {
+            path: kept for path, image in zip(paths, images, strict=True) if (kept := _read(path, image)) is not None
+        }
+        missing = {path: image for path, image in zip(paths, images, strict=True) if path not in grids}
+        if missing:
+            for path, new in zip(missing, self._teacher.features(list(missing.values())), strict=True):
+                grids[path] = new
+                _write(path, new)
             self._make_room()
-        return grids
+        return [grids[path] for path in paths]
 
     def _key(self, image: Tensor) -> str:
         what = f"{self.name} {self.feature_size} {self.long_side} {fingerprint(image)}"
@@ -76,7 +80,7 @@ class CachedTeacher:
             size -= status.st_size
 
 
-def _read(path: Path, image: Tensor) -> tuple[FeatureGrid, ...] | None:
+def _read(path: Path, image: Tensor) -> Grids | None:
     """The entry on the picture's device; None if there is none or it is damaged."""
     try:
         with safe_open(path, framework="pt", device=str(image.device)) as file:

@@ -78,11 +78,11 @@ class _PatchTokens(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, picture: Tensor) -> tuple[Tensor]:
+    def forward(self, pictures: Tensor) -> tuple[Tensor]:
         config: Any = self.model.config
         others = 1 + _registers(config)
-        tokens = self.model(pixel_values=picture).last_hidden_state[0, others:]
-        return (tokens.T.unflatten(1, (-1, picture.shape[3] // config.patch_size)),)
+        tokens = self.model(pixel_values=pictures).last_hidden_state[:, others:]
+        return (tokens.transpose(1, 2).unflatten(2, (-1, pictures.shape[3] // config.patch_size)),)
 
 
 def _name(config: Any) -> str:

@@ -79,12 +79,12 @@ class _Stages(nn.Module):
             ]
         )
 
-    def forward(self, picture: Tensor) -> tuple[Tensor, ...]:
-        x = picture.contiguous(memory_format=torch.channels_last)
+    def forward(self, pictures: Tensor) -> tuple[Tensor, ...]:
+        x = pictures.contiguous(memory_format=torch.channels_last)
         outputs = []
         for stage in self.stages:
             x = stage(x)
-            outputs.append(x[0])
+            outputs.append(x)
         return tuple(outputs)
 
 

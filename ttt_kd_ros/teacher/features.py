@@ -36,6 +36,10 @@ class FeatureGrid:
     offset: tuple[float, float]
 
 
+Grids = tuple[FeatureGrid, ...]
+"""Of one picture, one for each level of a teacher's network."""
+
+
 def fingerprint(image: Tensor) -> str:
     """What tells a picture from others: a hash of its size and its pixels, (H, W, 3) uint8."""
     pixels = image.cpu().contiguous().numpy()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,11 @@ from torch.nn import functional
 from typing_extensions import Self
 
 from ttt_kd_ros.errors import InputError
-from ttt_kd_ros.teacher.features import FeatureGrid
+from ttt_kd_ros.teacher.features import FeatureGrid, Grids
+
+BATCHED = ("cuda",)
+"""Devices on which pictures of one size go through the network together; on a CPU that takes longer
+(docs/benchmarks.md)."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +51,7 @@ class FrozenTeacher(nn.Module):
     name
         Name of the model; a checkpoint trained with one teacher refuses another.
     network
-        Maps a normalised picture (1, 3, H, W) float32 to one (C, h, w) tensor per level.
+        Maps normalised pictures (B, 3, H, W) float32 to one (B, C, h, w) tensor per level.
     levels
         What `network` gives.
     mean, std
@@ -103,40 +108,59 @@ class FrozenTeacher(nn.Module):
         return super().train(False)
 
     @torch.no_grad()
-    def features(self, image: Tensor) -> tuple[FeatureGrid, ...]:
-        """Feature grids of one picture, one per level, as constants for autograd.
+    def features(self, images: Sequence[Tensor]) -> list[Grids]:
+        """Feature grids of pictures, one per level, as constants for autograd.
 
         Parameters
         ----------
-        image
-            (H, W, 3) uint8, RGB, on the teacher's device; a grey picture as three equal channels.
+        images
+            Each (H, W, 3) uint8, RGB, on the teacher's device; a grey picture as three equal channels.
 
         Raises
         ------
         InputError
-            If `image` is of another shape or type.
+            If a picture is of another shape or type.
         """
-        if image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape or image.dtype != torch.uint8:
-            raise InputError(f"a picture must be (H, W, 3) uint8, got {tuple(image.shape)} {image.dtype}")
-        height, width = image.shape[:2]
+        for image in images:
+            if image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape or image.dtype != torch.uint8:
+                raise InputError(f"a picture must be (H, W, 3) uint8, got {tuple(image.shape)} {image.dtype}")
+        grids: dict[int, Grids] = {}
+        for places in _batches(images):
+            grids.update(zip(places, self._features([images[place] for place in places]), strict=True))
+        return [grids[place] for place in range(len(images))]
+
+    def _features(self, images: Sequence[Tensor]) -> list[Grids]:
+        """Of pictures of one size, in one batch."""
+        batch = torch.stack(list(images)).permute(0, 3, 1, 2).float()
+        height, width = batch.shape[2:]
         rows, columns = self._input_size(height, width)
-        picture = functional.interpolate(
-            image.permute(2, 0, 1)[None].float(), (rows, columns), mode="bilinear", antialias=True
-        )
-        half = self.in_bfloat16 and image.is_cuda and torch.cuda.is_bf16_supported(including_emulation=False)
-        with torch.autocast(image.device.type, torch.bfloat16, enabled=half):
-            outputs = self.network((picture - self.mean) / self.std)
-        return tuple(
-            FeatureGrid(
-                values.float(),
-                (columns / (width * level.stride), rows / (height * level.stride)),
-                (-level.first / level.stride, -level.first / level.stride),
-            )
-            for values, level in zip(outputs, self.levels, strict=True)
-        )
+        batch = functional.interpolate(batch, (rows, columns), mode="bilinear", antialias=True)
+        half = self.in_bfloat16 and batch.is_cuda and torch.cuda.is_bf16_supported(including_emulation=False)
+        with torch.autocast(batch.device.type, torch.bfloat16, enabled=half):
+            outputs = self.network((batch - self.mean) / self.std)
+        of_levels = [
+            [
+                FeatureGrid(
+                    values,
+                    (columns / (width * level.stride), rows / (height * level.stride)),
+                    (-level.first / level.stride, -level.first / level.stride),
+                )
+                for values in output.float()
+            ]
+            for output, level in zip(outputs, self.levels, strict=True)
+        ]
+        return list(zip(*of_levels, strict=True))
 
     def _input_size(self, height: int, width: int) -> tuple[int, int]:
         multiple = max(level.stride for level in self.levels)
         factor = self.long_side / max(height, width) if self.long_side else 1.0
         rows, columns = (max(1, round(side * factor / multiple)) * multiple for side in (height, width))
         return rows, columns
+
+
+def _batches(images: Sequence[Tensor]) -> list[list[int]]:
+    """Which pictures, by their places, go through the network together."""
+    batches: dict[Any, list[int]] = {}
+    for place, image in enumerate(images):
+        batches.setdefault(image.shape if image.device.type in BATCHED else place, []).append(place)
+    return list(batches.values())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 from ttt_kd_ros.backends import TEACHER_BACKENDS
 from ttt_kd_ros.errors import InputError, TeacherError
 from ttt_kd_ros.teacher import dinov2, efficientnet
-from ttt_kd_ros.teacher.features import FeatureGrid
+from ttt_kd_ros.teacher.features import Grids
 from ttt_kd_ros.teacher.frozen import FrozenTeacher
 from ttt_kd_ros.teacher.openvino import OpenVinoNetwork
 
@@ -32,8 +33,8 @@ class Teacher(Protocol):
     feature_size: int
     long_side: int
 
-    def features(self, image: Tensor) -> tuple[FeatureGrid, ...]:
-        """Feature grids of one picture, (H, W, 3) uint8 RGB on the teacher's device, as constants for autograd."""
+    def features(self, images: Sequence[Tensor]) -> list[Grids]:
+        """Feature grids of pictures, each (H, W, 3) uint8 RGB on the teacher's device, as constants for autograd."""
         ...
 
 

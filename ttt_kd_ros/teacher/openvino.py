@@ -20,7 +20,7 @@ class OpenVinoNetwork(nn.Module):
     Parameters
     ----------
     network
-        Maps (1, 3, H, W) float32 to one (C, h, w) tensor per level; on the CPU.
+        Maps (1, 3, H, W) float32 to one (1, C, h, w) tensor per level; on the CPU.
     any_size
         Whether its trace for one size is right for all, as that of convolutions is.
 
@@ -42,7 +42,7 @@ class OpenVinoNetwork(nn.Module):
         self._requests: dict[tuple[int, ...], Any] = {}
 
     def forward(self, picture: Tensor) -> tuple[Tensor, ...]:
-        """(C, h, w) float32 of each level for a picture (1, 3, H, W) float32."""
+        """(1, C, h, w) float32 of each level for a picture (1, 3, H, W) float32."""
         shape = (1, 3, -1, -1) if self._any_size else tuple(picture.shape)
         if shape not in self._requests:
             self._requests[shape] = self._translate(picture, shape)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from ttt_kd_ros.teacher.features import FeatureGrid
+from ttt_kd_ros.teacher.features import Grids
 from ttt_kd_ros.teacher.load import Teacher
 
 PICTURES = 8
@@ -32,15 +32,19 @@ class RememberingTeacher:
         self.feature_size = teacher.feature_size
         self.long_side = teacher.long_side
         self._teacher = teacher
-        self._seen: deque[tuple[Tensor, tuple[FeatureGrid, ...]]] = deque(maxlen=pictures)
+        self._pictures = pictures
+        self._seen: list[tuple[Tensor, Grids]] = []
 
-    def features(self, image: Tensor) -> tuple[FeatureGrid, ...]:
-        """Feature grids of one picture, (H, W, 3) uint8 RGB on the teacher's device, as constants for autograd."""
-        for place, entry in enumerate(self._seen):
-            if torch.equal(image, entry[0]):
-                del self._seen[place]
-                break
-        else:
-            entry = image.clone(), self._teacher.features(image)
-        self._seen.appendleft(entry)
-        return entry[1]
+    def features(self, images: Sequence[Tensor]) -> list[Grids]:
+        """Feature grids of pictures, as `Teacher.features` gives them."""
+        entries = [self._recall(image) for image in images]
+        missing = [place for place, entry in enumerate(entries) if entry is None]
+        for place, grids in zip(missing, self._teacher.features([images[place] for place in missing]), strict=True):
+            entries[place] = images[place].clone(), grids
+        asked = [entry for entry in entries if entry is not None]
+        others = [entry for entry in self._seen if all(entry is not now for now in asked)]
+        self._seen = [*reversed(asked), *others][: self._pictures]
+        return [grids for _, grids in asked]
+
+    def _recall(self, image: Tensor) -> tuple[Tensor, Grids] | None:
+        return next((entry for entry in self._seen if torch.equal(image, entry[0])), None)
