@@ -21,6 +21,7 @@ from launch.substitutions import EnvironmentVariable, LaunchConfiguration
 from launch_ros.actions import Node
 
 from launch import LaunchContext, LaunchDescription
+from ttt_kd_ros.errors import InputError
 from ttt_kd_ros.ros.names import READY
 from ttt_kd_ros.share import share_directory
 
@@ -62,6 +63,8 @@ def generate_launch_description() -> LaunchDescription:
 
 def play_when_ready(context: LaunchContext) -> list[RegisterEventHandler]:
     """Start the player when the node says that it is ready for the first time."""
+    if (level := context.launch_configurations.get("log_level", "info").lower()) not in ("debug", "info"):
+        raise InputError(f"log_level is {level}, but the bag plays once the node has logged at info that it is ready")
     loop = LaunchConfiguration("loop").perform(context).lower() in ("true", "1")
     speed = ["--rate", LaunchConfiguration("rate"), "--delay", LaunchConfiguration("delay")]
     command = ["ros2", "bag", "play", LaunchConfiguration("bag"), "--clock", *speed, *["--loop"] * loop]

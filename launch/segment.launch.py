@@ -2,8 +2,11 @@
 
 Every parameter of the node is an argument of the same name; one that is not given is as in `params_file`:
 
-    ros2 launch ttt_kd_ros segment.launch.py checkpoint:=street.safetensors cameras:=front,left adaptation.steps:=3
+    ros2 launch ttt_kd_ros segment.launch.py checkpoint:=street.safetensors cameras:=front,left adaptation.steps:=3 \
+        camera.left.time_offset_ms:=-20
 """
+
+from collections.abc import Mapping
 
 from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable
 from launch.substitutions import EnvironmentVariable, LaunchConfiguration
@@ -12,7 +15,7 @@ from launch_ros.actions import Node
 from launch import LaunchContext, LaunchDescription
 from ttt_kd_ros.errors import InputError
 from ttt_kd_ros.ros.names import NODE
-from ttt_kd_ros.ros.parameters import PARAMETERS
+from ttt_kd_ros.ros.parameters import PARAMETERS, Value, all_parameters
 from ttt_kd_ros.share import share_directory
 
 CONFIG = share_directory() / "config"
@@ -38,8 +41,7 @@ def generate_launch_description() -> LaunchDescription:
 
 
 def segment_node(context: LaunchContext) -> list[Node]:
-    given = {parameter: LaunchConfiguration(parameter.name).perform(context) for parameter in PARAMETERS}
-    overrides = {parameter.name: parameter.parse(text) for parameter, text in given.items() if text}
+    overrides = parameters(context.launch_configurations)
     use_sim_time = LaunchConfiguration("use_sim_time").perform(context).lower() in ("true", "1")
     node = Node(
         package="ttt_kd_ros",
@@ -53,6 +55,15 @@ def segment_node(context: LaunchContext) -> list[Node]:
         emulate_tty=True,
     )
     return [node]
+
+
+def parameters(given: Mapping[str, str]) -> dict[str, Value]:
+    """Values of the node's parameters among launch arguments, those of cameras (``camera.NAME.…``) included."""
+    of_cameras = [name for name in given if name.startswith("camera.")]
+    known = all_parameters({name.split(".")[1] for name in of_cameras})
+    if unknown := set(of_cameras) - {parameter.name for parameter in known}:
+        raise InputError(f"the node has no parameter {', '.join(sorted(unknown))}")
+    return {each.name: each.parse(given[each.name]) for each in known if given.get(each.name)}
 
 
 def remappings(text: str) -> list[tuple[str, str]]:

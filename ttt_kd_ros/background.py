@@ -100,10 +100,10 @@ class Trainer:
         while not self._closed:
             ours, theirs = Pipe()
             with ours, theirs:
-                self._start_process(theirs)
                 self._begun = 0
-                theirs.close()
                 try:
+                    self._start_process(theirs)
+                    theirs.close()
                     ours.send(self._how)
                     while self._train(ours):
                         pass

@@ -22,8 +22,12 @@ def find_device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError as error:
         raise InputError(f"device '{name}' is unknown; use cpu, cuda or cuda:<index>") from error
+    if device.type not in ("cpu", "cuda"):
+        raise InputError(f"device '{name}' is none that this package computes on; use cpu, cuda or cuda:<index>")
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise InputError("device 'cuda' was asked for, but torch finds no CUDA device; use cpu")
+        raise InputError(f"device '{name}' was asked for, but torch finds no CUDA device; use cpu")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise InputError(f"device '{name}' was asked for, but there are {torch.cuda.device_count()} CUDA devices")
     return device
 
 

@@ -36,6 +36,8 @@ from ttt_kd_ros.sparse.voxels import coordinate_range
 from ttt_kd_ros.teacher.load import Teacher, load_teacher
 from ttt_kd_ros.teacher.remembering import RememberingTeacher
 
+ADAPTATION_STAGES = ("statistics", "teacher", "adapt")
+"""What adaptation adds to the time of a scan."""
 UNTIL_ONE_STEP = ("teacher", "begin", "step")
 """What a scan that is adapted to needs before its prediction, at least."""
 SMALLEST_SCOPE = "decoder"
@@ -126,7 +128,10 @@ class Segmenter:
             If adaptation is asked for and there is no teacher; nothing is changed then.
         """
         if settings.mode != "off" and settings.method in NEEDS_TEACHER and self._teacher is None:
-            raise TeacherError("adaptation needs the teacher; load the segmenter with one or use mode off")
+            raise TeacherError(
+                "adaptation needs the teacher, which is not loaded with mode off; load the segmenter with another mode "
+                "(the node: clean it up, set adaptation.mode, configure it), or leave the mode off"
+            )
         self._settings = settings
         self._source_only = False
         self._session.configure(settings)

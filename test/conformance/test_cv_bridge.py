@@ -240,3 +240,24 @@ def test_bytes_that_are_no_picture_give_none_or_an_error():
     assert bridge.compressed_imgmsg_to_cv2(message) is None
     with pytest.raises(CvBridgeError):
         bridge.compressed_imgmsg_to_cv2(message, "rgb8")
+
+
+@pytest.mark.parametrize(
+    ("encoding", "layout"),
+    [
+        ("mono8", ("uint8", 1)),
+        ("bgr8", ("uint8", 3)),
+        ("rgba16", ("uint16", 4)),
+        ("bayer_rggb8", ("uint8", 1)),
+        ("yuv422", ("uint8", 2)),
+        ("32FC1", ("float32", 1)),
+        ("8UC3", ("uint8", 3)),
+    ],
+)
+def test_an_encoding_tells_the_layout_of_a_pixel(encoding: str, layout: tuple[str, int]) -> None:
+    assert tuple(bridge.encoding_to_dtype_with_channels(encoding)) == layout
+
+
+def test_an_unknown_encoding_has_no_layout() -> None:
+    with pytest.raises(CvBridgeError):
+        bridge.encoding_to_dtype_with_channels("nonsense")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import runpy
+
 import pytest
 
 launch = pytest.importorskip("launch", reason="needs ROS's package launch")
@@ -11,6 +13,7 @@ if not hasattr(launch, "LaunchDescription"):
 import yaml  # noqa: E402
 from launching import PROFILES, ROOT, arguments  # noqa: E402
 
+from ttt_kd_ros.errors import InputError  # noqa: E402
 from ttt_kd_ros.ros.parameters import PARAMETERS  # noqa: E402
 
 
@@ -50,6 +53,13 @@ def test_player_and_node_take_their_arguments(start):
     started = start(bag="drive", rviz="false", rate="0.5", delay="0", loop="true", checkpoint="a.safetensors")
     assert started["ros2"].command[-5:] == ["--rate", "0.5", "--delay", "0", "--loop"]
     assert started["segment_node"].parameters["checkpoint"] == "a.safetensors"
+
+
+def test_a_log_level_at_which_the_node_does_not_tell_that_it_is_ready_is_refused():
+    context = launch.LaunchContext()
+    context.launch_configurations["log_level"] = "warn"
+    with pytest.raises(InputError, match="log_level is warn"):
+        runpy.run_path(str(ROOT / "launch" / "replay.launch.py"))["play_when_ready"](context)
 
 
 def test_the_player_too_gets_the_profile_for_big_messages(start):

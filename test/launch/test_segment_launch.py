@@ -50,6 +50,17 @@ def test_what_is_given_overrides_the_file_with_the_right_types(start):
     assert started.parameters["use_sim_time"] is False
 
 
+def test_parameters_of_cameras_are_arguments_too(start):
+    started = start(**{"cameras": "front", "camera.front.time_offset_ms": "-20", "camera.front.rectified": "true"})
+    assert started.parameters["camera.front.time_offset_ms"] == -20.0
+    assert started.parameters["camera.front.rectified"] is True
+
+
+def test_a_parameter_that_cameras_do_not_have_is_refused():
+    with pytest.raises(InputError, match=r"no parameter camera\.front\.offset"):
+        runpy.run_path(str(ROOT / "launch" / "segment.launch.py"))["parameters"]({"camera.front.offset": "3"})
+
+
 def test_what_is_not_given_is_as_in_the_file(start):
     started = start(checkpoint="street.safetensors")
     assert started.parameters["base_frame"] == "base_link"

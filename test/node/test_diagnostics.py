@@ -26,7 +26,7 @@ def test_diagnostics_have_name_level_text_and_counts():
     counts = Counts()
     counts.add(SCANS, RECEIVED)
     counts.add(SCANS, NO_BASE_TRANSFORM, "no frame 'base_link'")
-    states = [status(SCANS, "/points", counts.snapshot(), Snapshot())]
+    states = [status(SCANS, "/points", counts.snapshot(), Snapshot(), Snapshot())]
     message = over_the_wire(diagnostics_message("segment", states, Time(sec=7)))
     assert message.header.stamp.sec == 7
     (state,) = message.status

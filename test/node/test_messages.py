@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import array
 import math
 import struct
+import zlib
 
 import cv2
 import numpy as np
@@ -76,6 +78,13 @@ class TestReadPoints:
         assert read_points(PointCloud2()).shape == (0, 3)
         assert read_points(cloud([])).shape == (0, 3)
 
+    @pytest.mark.parametrize(("height", "width"), [(4_000_000, 100_000), (2**31, 2**31), (1, 2**32 - 1)])
+    def test_more_points_declared_than_there_are_take_no_memory(self, height, width):
+        message = cloud(POINTS)
+        message.height, message.width, message.row_step = height, width, message.point_step * width % 2**32
+        with pytest.raises(MessageError, match=r"lacks|row_step"):
+            read_points(message)
+
     def test_numbers_too_large_for_float32_are_not_finite(self):
         message = cloud([(1e300, 0.0, 0.0)], fields=(("x", F64), ("y", F64), ("z", F64)))
         assert read_points(message)[0, 0] == math.inf
@@ -146,7 +155,7 @@ class TestReadField:
 
 
 class TestReadImage:
-    @pytest.mark.parametrize("padding", [0, 6])
+    @pytest.mark.parametrize("padding", [0, 1, 6, 8])
     @pytest.mark.parametrize("encoding", ["rgb8", "bgr8"])
     def test_colours_come_as_rgb(self, encoding, padding):
         rgb = color_picture()
@@ -191,6 +200,15 @@ class TestReadImage:
         message.height = 0
         with pytest.raises(MessageError, match="0 rows"):
             read_image(message)
+        message.height, message.width = 24, 0
+        with pytest.raises(MessageError, match="0 columns"):
+            read_image(message)
+
+    def test_rows_of_sixteen_bits_may_be_padded_by_one_byte(self):
+        grey = np.array([[0, 257 * 10, 65535], [257, 514, 771]], np.uint16)
+        np.testing.assert_array_equal(
+            read_image(image(grey, "mono16", row_padding=1))[..., 1], [[0, 10, 255], [1, 2, 3]]
+        )
 
     def test_rows_too_short_for_the_width_are_refused(self):
         message = image(color_picture(), "rgb8")
@@ -225,6 +243,13 @@ class TestReadCompressedImage:
         message = compressed(color_picture(), "jpg")
         message.data = message.data[20:]
         with pytest.raises(MessageError, match="'jpg' cannot be decoded"):
+            read_image(message)
+
+    def test_a_file_that_declares_too_large_a_picture_is_refused(self):
+        message = compressed(color_picture())
+        message.data[16:24] = array.array("B", struct.pack(">II", 100_000, 100_000))
+        message.data[29:33] = array.array("B", struct.pack(">I", zlib.crc32(bytes(message.data[12:29]))))
+        with pytest.raises(MessageError, match="'png' cannot be decoded"):
             read_image(message)
 
     def test_an_empty_file_is_refused(self):
@@ -280,6 +305,8 @@ class TestReadCamera:
     def test_a_zero_k_is_refused(self):
         with pytest.raises(CalibrationError, match="uncalibrated"):
             read_camera(camera_info(focal=0.0), rectified=False)
+        with pytest.raises(CalibrationError, match="P of the CameraInfo is zero"):
+            read_camera(camera_info(focal=0.0), rectified=True)
 
     @pytest.mark.parametrize("rectified", [False, True])
     def test_a_region_of_interest_moves_the_principal_point(self, rectified):

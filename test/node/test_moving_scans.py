@@ -69,6 +69,16 @@ def test_deskew_can_be_switched_while_the_node_runs(start):
     np.testing.assert_array_equal(robot.segmenter.frames[0].scan.points[:, 0], [20] * 4)
 
 
+@pytest.mark.fault("unknown motion in a scan", "it is answered as it is, the reason told")
+def test_no_motion_is_known_before_time_0(start):
+    robot = start(fixed_frame=ODOM)
+    robot.stand()
+    robot.send_static(transform(ODOM, BASE))
+    robot.answer(cloud(AHEAD, fields=TIMED, stamp=30 * MS))
+    np.testing.assert_array_equal(robot.segmenter.frames[0].scan.points[:, 0], [20] * 4)
+    assert "before time 0" in robot.world.wait_for_state(SCANS, NOT_DESKEWED).message
+
+
 @pytest.mark.parametrize("why", ["motion ends before the scan", "times of another clock", "times are not finite"])
 @pytest.mark.fault("unknown motion in a scan", "it is answered as it is, the reason told")
 def test_where_times_or_motion_are_not_known_the_scan_is_answered_as_it_is_and_the_reason_told(start, why):

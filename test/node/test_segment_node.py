@@ -152,6 +152,46 @@ class TestScans:
         assert robot.answer(cloud(POINTS, stamp=2 * SECOND)).header.stamp.sec == 2
         assert len(robot.world.clouds) == 1
 
+    @pytest.mark.parametrize("part", ["_assembler.assemble", "_outputs.publish_cloud"])
+    @pytest.mark.fault("failure while computing", "it costs one scan, counted")
+    def test_a_failure_beside_the_segmenter_costs_one_scan_too(self, start, monkeypatch, part):
+        robot = start()
+        robot.stand()
+
+        def fail(*_):
+            raise MemoryError("too large")
+
+        owner, name = part.split(".")
+        monkeypatch.setattr(getattr(robot.node, owner), name, fail)
+        robot.world.points.publish(cloud(POINTS, stamp=SECOND))
+        robot.wait_for_count(SCANS, SEGMENTER)
+        monkeypatch.undo()
+        assert robot.answer(cloud(POINTS, stamp=2 * SECOND)).header.stamp.sec == 2
+        assert "MemoryError: too large" in robot.world.wait_for_state(SCANS, SEGMENTER).message
+
+    @pytest.mark.fault("failure of report or overlay", "the labels are published, the next scan is answered")
+    def test_a_failure_of_the_report_costs_no_scan(self, start, monkeypatch):
+        robot = start()
+        robot.stand()
+
+        def fail(*_):
+            raise ValueError("no report")
+
+        monkeypatch.setattr(robot.node._outputs, "publish_report", fail)
+        for second in (1, 2):
+            assert robot.answer(cloud(POINTS, stamp=second * SECOND)).header.stamp.sec == second
+
+    @pytest.mark.fault("scan from before time 0", "not answered, counted; the next one is answered")
+    def test_a_scan_from_before_time_0_is_counted(self, start):
+        robot = start()
+        robot.stand()
+        early = cloud(POINTS)
+        early.header.stamp.sec = -1
+        robot.world.points.publish(early)
+        robot.wait_for_count(SCANS, NO_BASE_TRANSFORM)
+        robot.answer(cloud(POINTS))
+        assert "before time 0" in robot.world.wait_for_state(SCANS, NO_BASE_TRANSFORM).message
+
     @pytest.mark.fault("scans faster than answers", "the older ones are dropped, counted; nothing piles up")
     def test_scans_that_come_too_fast_are_dropped_but_for_the_newest(self, start):
         robot = start()
@@ -210,6 +250,33 @@ class TestTransforms:
         robot.world.wait_until(lambda: robot.knows(ODOM, LIDAR, 3 * SECOND))
         robot.answer(cloud(POINTS, stamp=2 * SECOND))
         assert [frame.scan.T_base_scan[0, 3] for frame in robot.segmenter.frames] == [101, 2]
+
+    @pytest.mark.fault("scan with stamp 0", "it is answered without pictures, and told")
+    def test_a_scan_without_a_stamp_does_not_make_the_others_transforms_forgotten(self, start):
+        robot = start(base_frame=ODOM)
+        robot.send_static(transform(BASE, LIDAR))
+        for second in (100, 102):
+            robot.world.transforms.sendTransform(transform(ODOM, BASE, (second, 0, 0), stamp=second * SECOND))
+        robot.world.wait_until(lambda: robot.knows(ODOM, LIDAR, 102 * SECOND))
+        for stamp in (101 * SECOND, 0, 101 * SECOND + 50 * MS):
+            robot.answer(cloud(POINTS, stamp=stamp))
+        assert len(robot.segmenter.frames) == 3
+
+    @pytest.mark.fault("clock goes back", "transforms from before are not used")
+    def test_what_was_heard_before_a_deactivation_does_not_hinder_after_it(self, start):
+        robot = start(base_frame=ODOM)
+        robot.send_static(transform(BASE, LIDAR))
+        robot.world.transforms.sendTransform(transform(ODOM, BASE, stamp=100 * SECOND))
+        robot.world.wait_until(lambda: robot.knows(ODOM, LIDAR, 100 * SECOND))
+        robot.answer(cloud(POINTS, stamp=100 * SECOND))
+        for step in ("deactivate", "activate"):
+            assert robot.world.transition(step)
+        robot.wait_until_connected()
+        for second in (1, 3):
+            robot.world.transforms.sendTransform(transform(ODOM, BASE, (second, 0, 0), stamp=second * SECOND))
+        robot.world.wait_until(lambda: robot.knows(ODOM, LIDAR, 3 * SECOND))
+        robot.answer(cloud(POINTS, stamp=2 * SECOND))
+        assert robot.segmenter.frames[-1].scan.T_base_scan[0, 3] == 2
 
     def test_with_a_fixed_frame_the_motion_between_scan_and_picture_counts(self, start):
         robot = start(cameras=["front"], fixed_frame=ODOM)
@@ -286,6 +353,25 @@ class TestPictures:
         robot.answer(cloud(POINTS))
         robot.show(image(color_picture(), "rgb8", stamp=SECOND))
         assert (robot.count(FRONT, LATE_IMAGE), robot.count(FRONT, NO_IMAGE)) == (1, 0)
+
+    @pytest.mark.fault("late picture", "the scan does not wait for it; counted as late")
+    def test_a_deadline_bounds_the_waiting_for_pictures(self, start):
+        robot = self.start(start, image_wait_ms=2000.0, adaptation__deadline_ms=300.0)
+        robot.answer(cloud(POINTS))
+        robot.world.wait_until(lambda: robot.world.reports)
+        assert float(robot.world.reports[-1]["time_wait_ms"]) < 1000
+        assert robot.world.set_parameters(adaptation__mode="off", adaptation__deadline_ms=0.0).successful
+
+    def test_after_a_jump_back_scans_wait_for_their_own_pictures(self, start):
+        robot = self.start(start, image_wait_ms=2000.0)
+        robot.calibrate(camera_info())
+        robot.show(image(color_picture(), "rgb8", stamp=9 * SECOND))
+        robot.answer(cloud(POINTS, stamp=9 * SECOND))
+        robot.world.points.publish(cloud(POINTS, stamp=SECOND))
+        robot.wait_for_count(SCANS, RECEIVED, 2)
+        robot.show(image(color_picture(), "rgb8", stamp=SECOND))
+        robot.world.wait_for_clouds(2)
+        assert [len(frame.views) for frame in robot.segmenter.frames] == [1, 1]
 
     def answered_without_view(self, robot, cause):
         robot.answer(cloud(POINTS))

@@ -116,6 +116,13 @@ class TestPassThrough:
         scan.fields[3].offset = 14
         assert with_fields_of(scan, answer) is answer
 
+    def test_of_fields_of_one_name_the_first_is_handed_on(self):
+        fields = (*XYZI[:3], ("_", PointField.UINT8), ("ring", PointField.UINT32), ("_", PointField.UINT8))
+        scan, answer = cloud([(*AHEAD[0][:3], 7, 300, 8)], fields=fields), cloud([AHEAD[0][:3]], fields=XYZI[:3])
+        wider = with_fields_of(scan, answer)
+        assert [field.name for field in wider.fields] == ["x", "y", "z", "_", "ring"]
+        assert (unpacked(wider)["_"], unpacked(wider)["ring"]) == ([7], [300])
+
     def test_an_empty_cloud_stays_as_it_is(self):
         scan, answer = cloud([]), cloud([], fields=XYZI[:3])
         assert with_fields_of(scan, answer) is answer

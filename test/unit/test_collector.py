@@ -95,6 +95,60 @@ def test_at_once_too_pictures_are_given_up_in_the_end_and_counted():
     assert s.count(FRONT, NO_IMAGE) == 1
 
 
+def test_at_once_too_the_nearest_picture_is_told_however_many_come_after_it():
+    s = Setup("front", "slow", at_once=True)
+    s.scan(100)
+    job = s.collector.take()
+    assert job is not None
+    for stamp in range(60, 60 + 10 * 10 * PICTURES_KEPT, 10):
+        s.picture("front", stamp)
+    s.picture("slow", 120)
+    pictures = s.collector.pictures(job)
+    assert pictures is not None
+    assert {c: p.message for c, p in pictures.items()} == {"front": "front 100", "slow": "slow 120"}
+
+
+def test_a_scan_gets_the_nearest_picture_however_many_come_while_it_waits_for_another_camera():
+    s = Setup("front", "slow")
+    s.scan(100)
+    for stamp in range(60, 60 + 10 * 10 * PICTURES_KEPT, 10):
+        s.picture("front", stamp)
+    s.picture("slow", 120)
+    assert s.taken() == ("scan 100", {"front": "front 100", "slow": "slow 120"})
+
+
+def test_a_job_keeps_the_pictures_that_it_was_taken_with():
+    s = Setup("front", at_once=True)
+    s.picture("front", 60)
+    s.scan(100)
+    job = s.collector.take()
+    s.picture("front", 100)
+    assert job is not None and job.pictures["front"].message == "front 60"
+
+
+def test_scans_wait_no_longer_than_their_limit():
+    s = Setup("front")
+    s.collector.limit_wait(WAIT / 4)
+    s.scan(100)
+    s.clock.now = WAIT // 4 - 1
+    assert s.taken() is None
+    s.clock.now = WAIT // 4
+    assert s.taken() == ("scan 100", {})
+
+
+def test_pictures_of_another_time_are_forgotten():
+    s = Setup("front")
+    s.picture("front", 9000)
+    s.scan(100)
+    assert s.taken() == ("scan 100", {})
+    s.picture("front", 180)
+    s.collector.forget_pictures(after=1000 * MS)
+    s.scan(200)
+    assert s.taken() is None
+    s.picture("front", 230)
+    assert s.taken() == ("scan 200", {"front": "front 180"})
+
+
 def test_scans_that_wait_go_on_once_they_need_not():
     s = Setup("front")
     s.scan(100)

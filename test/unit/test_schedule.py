@@ -12,6 +12,7 @@ import pytest
 import torch
 from stripes import StripesTeacher, camera_view
 
+from ttt_kd_ros import background
 from ttt_kd_ros.adaptation.settings import AdaptationSettings
 from ttt_kd_ros.background import DIED, Start, Trained, Trainer
 from ttt_kd_ros.errors import InputError
@@ -252,6 +253,14 @@ class TestProcess:
         with trainer._changed:
             assert trainer._changed.wait_for(lambda: trainer._trained is not None, self.TIMEOUT)
         return trainer.take()
+
+    def test_a_process_that_cannot_be_started_is_told_and_tried_again(self, settings, monkeypatch):
+        monkeypatch.setattr(background, "LOWEST_PRIORITY", ("no-such-program",))
+        monkeypatch.setattr(background, "RESTART_S", 0.01)
+        trainer = Trainer(self.HOW | {"settings": settings})
+        for _ in range(2):
+            assert self.take(trainer).report.stopped_by == DIED
+        trainer.close()
 
     def test_it_trains_on_the_latest_scan_tells_of_its_death_and_ends_at_once(self, trainer, settings, frame):
         torch.set_num_threads(1)

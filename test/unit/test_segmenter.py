@@ -282,7 +282,7 @@ class TestLoading:
         finally:
             torch.set_num_threads(before)
 
-    @pytest.mark.parametrize("device", ["cuda", "gpu"])
+    @pytest.mark.parametrize("device", ["cuda", "gpu", "mps", "meta"])
     def test_a_device_that_is_not_there_is_refused(self, path, device):
         if device == "cuda" and torch.cuda.is_available():
             pytest.skip("there is a CUDA device")

@@ -15,12 +15,10 @@ from ttt_kd_ros.evaluation.metrics import confusion, iou
 from ttt_kd_ros.evaluation.protocol import Method, Protocol
 from ttt_kd_ros.evaluation.rows import Row
 from ttt_kd_ros.frame import IGNORE_LABEL, Frame, Segmentation
-from ttt_kd_ros.segmenter import Segmenter
+from ttt_kd_ros.segmenter import ADAPTATION_STAGES, Segmenter
 
 SOURCE = "off"
 """Mode in which the source model answers."""
-ADAPTATION_STAGES = ("statistics", "teacher", "adapt")
-"""What adaptation adds to the time of a scan."""
 
 
 @dataclass(frozen=True)

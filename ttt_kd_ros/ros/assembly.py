@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TypeAlias
 
 import numpy as np
@@ -56,7 +57,7 @@ class FrameAssembler:
         """Use this calibration from now on."""
         self._infos[camera] = info
 
-    def assemble(self, job: ScanJob, settings: NodeSettings) -> Frame | None:
+    def assemble(self, job: ScanJob, settings: NodeSettings, until: float = math.inf) -> Frame | None:
         """Frame of one job, None if its cloud cannot be read or it is not known where the ground is.
 
         Parameters
@@ -65,9 +66,11 @@ class FrameAssembler:
             The scan and its pictures.
         settings
             How to use the messages, and how long to wait for late transforms, all together.
+        until
+            When the waiting must end, on the monotonic clock [ns].
         """
         try:
-            frame = self._frame(job, settings)
+            frame = self._frame(job, settings, min(self._transforms.clock() + settings.transform_wait_ns, until))
         except MessageError as error:
             self._counts.add(SCANS, MALFORMED, str(error))
             return None
@@ -78,8 +81,7 @@ class FrameAssembler:
             self._counts.add(SCANS, EMPTY)
         return frame
 
-    def _frame(self, job: ScanJob, settings: NodeSettings) -> Frame:
-        deadline = self._transforms.clock() + settings.transform_wait_ns
+    def _frame(self, job: ScanJob, settings: NodeSettings, deadline: float) -> Frame:
         scan_frame = FrameAt(job.scan.header.frame_id, job.stamp)
         points = read_points(job.scan)
         T_base_scan = self._transforms.T_base_scan(scan_frame, deadline)
@@ -92,14 +94,14 @@ class FrameAssembler:
         deadline = self._transforms.clock() + settings.transform_wait_ns
         return self._views(job, settings, deadline, self._counts if counts is None else counts)
 
-    def _views(self, job: ScanJob, settings: NodeSettings, deadline: int, counts: Counts) -> tuple[CameraView, ...]:
+    def _views(self, job: ScanJob, settings: NodeSettings, deadline: float, counts: Counts) -> tuple[CameraView, ...]:
         scan_frame = FrameAt(job.scan.header.frame_id, job.stamp)
         cameras = [camera for camera in settings.cameras if camera.name in job.pictures]
         views = [self._view(camera, job.pictures[camera.name], scan_frame, deadline, counts) for camera in cameras]
         return tuple(view for view in views if view is not None)
 
     def _deskewed(
-        self, points: NDArray[np.float32], scan: PointCloud2, scan_frame: FrameAt, deadline: int
+        self, points: NDArray[np.float32], scan: PointCloud2, scan_frame: FrameAt, deadline: float
     ) -> NDArray[np.float32]:
         """Points at the scan's stamp, or as they are where their times or the motion are not known."""
         measured = np.isfinite(points).all(axis=1) & (points != 0).any(axis=1)
@@ -120,7 +122,7 @@ class FrameAssembler:
         camera: CameraSettings,
         picture: Picture[ImageMessage],
         scan_frame: FrameAt,
-        deadline: int,
+        deadline: float,
         counts: Counts,
     ) -> CameraView | None:
         subject = camera_subject(camera.name)

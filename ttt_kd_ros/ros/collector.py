@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -69,16 +71,21 @@ class Job(Generic[ScanT, PictureT]):
         By the camera's name; a camera without a picture for this scan is absent.
     arrival
         When the scan was received, on the collector's clock [ns].
+    origin
+        What the collector knows the scan by.
     """
 
     stamp: int
     scan: ScanT
     pictures: Mapping[str, Picture[PictureT]]
     arrival: int
+    origin: CollectedScan[ScanT, PictureT] | None = None
 
 
 @dataclass(eq=False)
-class _Waiting(Generic[ScanT, PictureT]):
+class CollectedScan(Generic[ScanT, PictureT]):
+    """A scan and the nearest pictures so far; the collector's own."""
+
     stamp: int
     scan: ScanT
     arrival: int
@@ -103,7 +110,7 @@ class Collector(Generic[ScanT, PictureT]):
     dead, late or has another clock, is not waited for until a picture comes in time again.
 
     Where scans go on at once, they do so with the pictures that are there; `pictures` tells those that belong to them
-    when they have come.
+    when they have come. Whoever holds a job holds its scan's pictures: they get nearer as they come.
 
     Ready scans are taken in turn; those that still lie there when newer ones become ready while the worker is busy are
     dropped as overload. Memory is bounded by `PICTURES_KEPT` pictures for each camera and `SCANS_KEPT` waiting scans.
@@ -138,8 +145,10 @@ class Collector(Generic[ScanT, PictureT]):
         self._pictures: dict[str, deque[Picture[PictureT]]] = {c: deque(maxlen=PICTURES_KEPT) for c in timings}
         self._gone_without: dict[str, deque[_GoneWithout]] = {c: deque(maxlen=SCANS_KEPT) for c in timings}
         self._in_vain = dict.fromkeys(timings, 0)
-        self._waiting: deque[_Waiting[ScanT, PictureT]] = deque()
-        self._ready: deque[_Waiting[ScanT, PictureT]] = deque()
+        self._waiting: deque[CollectedScan[ScanT, PictureT]] = deque()
+        self._ready: deque[CollectedScan[ScanT, PictureT]] = deque()
+        self._held: weakref.WeakSet[CollectedScan[ScanT, PictureT]] = weakref.WeakSet()
+        self._longest_wait = math.inf
         self._idle = False
         self._closed = False
         self._changed = threading.Condition()
@@ -156,6 +165,20 @@ class Collector(Generic[ScanT, PictureT]):
             self._in_vain = dict.fromkeys(timings, 0)
             self._changed.notify()
 
+    def limit_wait(self, wait: float) -> None:
+        """Let scans wait no longer than this [ns], however long is configured: they would be late."""
+        with self._changed:
+            self._longest_wait = wait
+            self._changed.notify()
+
+    def forget_pictures(self, after: int) -> None:
+        """Know none of the pictures taken after this [ns]: they are of a time from which the stamps went back."""
+        with self._changed:
+            for camera, pictures in self._pictures.items():
+                kept = [picture for picture in pictures if picture.stamp <= after]
+                self._pictures[camera] = deque(kept, maxlen=PICTURES_KEPT)
+                self._gone_without[camera].clear()
+
     def add_scan(self, stamp: int, scan: ScanT) -> None:
         """Take in a scan."""
         self._counts.add(SCANS, RECEIVED)
@@ -163,7 +186,10 @@ class Collector(Generic[ScanT, PictureT]):
             self._counts.add(SCANS, NO_STAMP)
         with self._changed:
             self._drop(self._waiting, SCANS_KEPT - 1)
-            self._waiting.append(_Waiting(stamp, scan, self._clock()))
+            collected: CollectedScan[ScanT, PictureT] = CollectedScan(stamp, scan, self._clock())
+            self._match(collected)
+            self._held.add(collected)
+            self._waiting.append(collected)
             self._settle()
             self._changed.notify()
 
@@ -176,6 +202,7 @@ class Collector(Generic[ScanT, PictureT]):
         with self._changed:
             taken = stamp + self._timings[camera].offset
             self._pictures[camera].append(Picture(taken, picture))
+            self._offer(camera, self._pictures[camera][-1])
             self._settle()
             self._note_late(camera, taken)
             self._changed.notify()
@@ -188,12 +215,13 @@ class Collector(Generic[ScanT, PictureT]):
     def pictures(self, job: Job[ScanT, PictureT]) -> Mapping[str, Picture[PictureT]] | None:
         """The pictures that belong to the scan of a job that went on at once; None while better ones can still come."""
         with self._changed:
-            scan: _Waiting[ScanT, PictureT] = _Waiting(job.stamp, job.scan, job.arrival)
-            if scan.arrival + self._wait > self._clock() and not self._is_decided(scan.stamp):
+            scan = job.origin
+            if scan is None:
+                return job.pictures
+            if scan.arrival + self._patience > self._clock() and not self._is_decided(scan.stamp):
                 return None
-            self._match(scan)
             self._note_whether_in_vain(scan)
-            return scan.pictures
+            return dict(scan.pictures)
 
     def wait(self) -> Job[ScanT, PictureT] | None:
         """Wait for the next job; None once the collector is closed."""
@@ -220,25 +248,30 @@ class Collector(Generic[ScanT, PictureT]):
         self._match(scan)
         if not self._at_once:
             self._note_whether_in_vain(scan)
-        return Job(scan.stamp, scan.scan, scan.pictures, scan.arrival)
+        return Job(scan.stamp, scan.scan, dict(scan.pictures), scan.arrival, scan)
+
+    @property
+    def _patience(self) -> float:
+        """How long a scan waits for its pictures [ns]."""
+        return min(self._wait, self._longest_wait)
 
     def _settle(self) -> None:
         """Move the scans that need not or may not wait any longer."""
         now = self._clock()
-        while self._waiting and self._waiting[0].arrival + self._wait <= now:
+        while self._waiting and self._waiting[0].arrival + self._patience <= now:
             self._hand_over([self._waiting.popleft()])
         decided = [scan for scan in self._waiting if self._at_once or self._is_decided(scan.stamp)]
         if decided:
             self._waiting = deque(scan for scan in self._waiting if scan not in decided)
             self._hand_over(decided)
 
-    def _hand_over(self, scans: Iterable[_Waiting[ScanT, PictureT]]) -> None:
+    def _hand_over(self, scans: Iterable[CollectedScan[ScanT, PictureT]]) -> None:
         self._drop(self._ready, SCANS_KEPT if self._idle else 0)
         for scan in scans:
             self._match(scan)
             self._ready.append(scan)
 
-    def _drop(self, queue: deque[_Waiting[ScanT, PictureT]], keep: int) -> None:
+    def _drop(self, queue: deque[CollectedScan[ScanT, PictureT]], keep: int) -> None:
         while len(queue) > keep:
             queue.popleft()
             self._counts.add(SCANS, OVERLOAD)
@@ -249,11 +282,20 @@ class Collector(Generic[ScanT, PictureT]):
             for camera, pictures in self._pictures.items()
         )
 
-    def _match(self, scan: _Waiting[ScanT, PictureT]) -> None:
+    def _match(self, scan: CollectedScan[ScanT, PictureT]) -> None:
         """Give the scan the nearest picture of each camera that has none for it yet."""
         for camera in self._pictures.keys() - scan.pictures.keys():
             picture = self._nearest(camera, scan.stamp)
             if picture is not None:
+                scan.pictures[camera] = picture
+
+    def _offer(self, camera: str, picture: Picture[PictureT]) -> None:
+        """Give a new picture to the scans that have no nearer one of its camera."""
+        for scan in self._held:
+            nearest = scan.pictures.get(camera)
+            if self._is_near(camera, picture.stamp, scan.stamp) and (
+                nearest is None or abs(picture.stamp - scan.stamp) <= abs(nearest.stamp - scan.stamp)
+            ):
                 scan.pictures[camera] = picture
 
     def _nearest(self, camera: str, stamp: int) -> Picture[PictureT] | None:
@@ -264,7 +306,7 @@ class Collector(Generic[ScanT, PictureT]):
     def _is_near(self, camera: str, picture_stamp: int, scan_stamp: int) -> bool:
         return abs(picture_stamp - scan_stamp) <= self._timings[camera].tolerance
 
-    def _note_whether_in_vain(self, scan: _Waiting[ScanT, PictureT]) -> None:
+    def _note_whether_in_vain(self, scan: CollectedScan[ScanT, PictureT]) -> None:
         for camera in self._pictures:
             if camera in scan.pictures:
                 self._in_vain[camera] = 0
@@ -292,10 +334,10 @@ class Collector(Generic[ScanT, PictureT]):
         for scan in [s for s in gone if self._is_near(camera, stamp, s.stamp)]:
             gone.remove(scan)
             self._counts.move(camera_subject(camera), scan.cause, LATE_IMAGE)
-            if self._clock() - scan.arrival <= self._wait:
+            if self._clock() - scan.arrival <= self._patience:
                 self._in_vain[camera] = 0
 
     def _seconds_to_deadline(self) -> float | None:
         if not self._waiting:
             return None
-        return max(0, self._waiting[0].arrival + self._wait - self._clock()) / 1e9
+        return max(0, self._waiting[0].arrival + self._patience - self._clock()) / 1e9

@@ -44,8 +44,8 @@ SCAN_CAUSES: Mapping[str, str] = {
     "raise transform_wait_ms, or set deskew to false",
     MALFORMED: "clouds cannot be read; mend their publisher",
     NO_BASE_TRANSFORM: "the height over ground is unknown; publish the transform from the scan's frame_id to "
-    "base_frame, or set base_frame",
-    SEGMENTER: "the segmenter failed",
+    "base_frame, set base_frame, or raise transform_wait_ms where the transform comes late",
+    SEGMENTER: "it could not be computed",
 }
 CAMERA_CAUSES: Mapping[str, str] = {
     NO_STAMP: "pictures have stamp 0 and belong to no scan; let their driver stamp them",
@@ -54,7 +54,8 @@ CAMERA_CAUSES: Mapping[str, str] = {
     STALE_IMAGE: "the newest picture is more than a second older than the scan; look whether the camera still sends, "
     "let camera and LiDAR use one clock, or set time_offset_ms if their stamps differ by a fixed time",
     LATE_IMAGE: "pictures arrive after their scan had to go on; raise image_wait_ms",
-    NO_CAMERA_INFO: "nothing has arrived on the camera's info_topic; publish a CameraInfo there or set info_topic",
+    NO_CAMERA_INFO: "nothing has arrived on the camera's info_topic; publish a CameraInfo there or set info_topic; one "
+    "that is published only once needs qos_overrides.<info_topic>.subscription.durability: transient_local",
     BAD_CAMERA_INFO: "the CameraInfo cannot be used; publish a calibrated one",
     BAD_IMAGE: "pictures cannot be read; mend their publisher or set the camera's transport",
     PLAIN_IMAGE: "pictures show nothing; look at lens, exposure and driver, or raise max_plain_share",
@@ -163,7 +164,7 @@ class Status:
     counts: Mapping[str, int]
 
 
-def status(subject: str, topic: str, now: Snapshot, before: Snapshot) -> Status:
+def status(subject: str, topic: str, now: Snapshot, before: Snapshot, long_before: Snapshot) -> Status:
     """State of one subject between two snapshots.
 
     Parameters
@@ -174,13 +175,15 @@ def status(subject: str, topic: str, now: Snapshot, before: Snapshot) -> Status:
         Where its messages come from.
     now, before
         Snapshots of `Counts`.
+    long_before
+        An older one: what has not come since then does not come.
     """
     mends, done = (SCAN_CAUSES, PUBLISHED) if subject == SCANS else (CAMERA_CAUSES, USED)
     totals = {event: now.counts[subject, event] for event in (RECEIVED, done, *mends)}
     recent = {event: total - before.counts[subject, event] for event, total in totals.items()}
     causes = tuple(cause for cause in mends if recent[cause] > 0)
     texts = [_text(cause, recent[cause], mends[cause], now.details.get((subject, cause), "")) for cause in causes]
-    if not recent[RECEIVED]:
+    if totals[RECEIVED] == long_before.counts[subject, RECEIVED]:
         causes = (SILENCE, *causes)
         texts.insert(0, f"nothing arrives; {SILENCE_MEND}")
     message = f"{topic}: {'; '.join(texts)}" if texts else f"{recent[done]} {done}"

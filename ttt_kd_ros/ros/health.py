@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from diagnostic_msgs.msg import DiagnosticArray
@@ -14,6 +15,8 @@ from ttt_kd_ros.ros.diagnostics import diagnostics_message
 from ttt_kd_ros.ros.qos import Topics
 
 PERIOD_S = 1.0
+SILENT_PERIODS = 3
+"""For so long nothing has come of what is told to be silent: slower sensors are."""
 QOS = "qos"
 
 
@@ -47,7 +50,7 @@ class Health:
         self._counts = counts
         self._sources = sources
         self._topics = tuple(topics)
-        self._reported = counts.snapshot()
+        self._reported = deque([counts.snapshot()], maxlen=SILENT_PERIODS)
         self._last_causes: dict[str, tuple[str, ...]] = {}
         self._timer = node.create_timer(PERIOD_S, self._report, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
@@ -65,9 +68,9 @@ class Health:
     def _traffic(self) -> Iterator[Status]:
         now = self._counts.snapshot()
         for subject, topic in self._sources().items():
-            yield status(subject, topic, now, self._reported)
-        yield adaptation_status(now, self._reported)
-        self._reported = now
+            yield status(subject, topic, now, self._reported[-1], self._reported[0])
+        yield adaptation_status(now, self._reported[-1])
+        self._reported.append(now)
 
     def _connections(self) -> Status:
         mismatches = tuple(text for topics in self._topics for text in topics.mismatches())

@@ -98,10 +98,13 @@ class Inputs:
 
     def _on_scan(self, scan: PointCloud2) -> None:
         stamp = stamp_of(scan)
-        if stamp < self._last_stamp - CLOCK_JUMP_NS:
-            self._node.get_logger().warning("stamps of scans went back; transforms from before are forgotten")
+        if stamp and stamp < self._last_stamp - CLOCK_JUMP_NS:
+            self._node.get_logger().warning(
+                "stamps of scans went back; transforms and pictures from before are forgotten"
+            )
             self._buffer.clear()
-        self._last_stamp = stamp
+            self._collector.forget_pictures(after=stamp + CLOCK_JUMP_NS)
+        self._last_stamp = stamp or self._last_stamp
         self._collector.add_scan(stamp, scan)
 
     def _on_picture(self, camera: str, picture: ImageMessage) -> None:

@@ -31,7 +31,7 @@ class LaterPictures:
 
     def add(self, job: ScanJob, frame: Frame) -> None:
         """Let a frame wait for its pictures; none does from before the time jumped back."""
-        if self._waiting and job.stamp < self._waiting[-1][0].stamp:
+        if self._waiting and 0 < job.stamp < self._waiting[-1][0].stamp:
             self.clear()
         self._waiting.append((job, frame))
 

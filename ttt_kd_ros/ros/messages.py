@@ -68,13 +68,13 @@ def read_points(cloud: PointCloud2) -> NDArray[np.float32]:
         If a coordinate is missing or of another type, or there is less data than declared.
     """
     count = cloud.width * cloud.height
-    xyz = np.empty((count, 3), np.float32)
     if not count:
-        return xyz
+        return np.empty((0, 3), np.float32)
     rows = _rows(cloud, COORDINATES)
     integers = [name for name in COORDINATES if rows.dtype[name].kind != "f"]
     if integers:
         raise MessageError(f"cloud's field {', '.join(integers)} holds integers; FLOAT32 and FLOAT64 are coordinates")
+    xyz = np.empty((count, 3), np.float32)
     grid = xyz.reshape(cloud.height, cloud.width, 3)
     with np.errstate(over="ignore", invalid="ignore"):
         for column, name in enumerate(COORDINATES):
@@ -154,18 +154,39 @@ def _read_raw(message: Image) -> NDArray[np.uint8]:
             f"image declares {message.height} rows of {message.step} bytes, but holds {len(message.data)} bytes"
         )
     try:
-        image = _BRIDGE.imgmsg_to_cv2(message, "rgb8")
+        return np.asarray(_BRIDGE.imgmsg_to_cv2(_without_padding(message), "rgb8"), np.uint8)
     except (CvBridgeError, cv2.error) as error:
         raise MessageError(f"image with encoding '{message.encoding}' cannot be read as a picture: {error}") from error
-    if image.shape != (message.height, message.width, 3):
+
+
+def _without_padding(message: Image) -> Image:
+    """The same picture in rows of its pixels alone: cv_bridge shears one whose padding is no whole number of pixels."""
+    kind, channels = _BRIDGE.encoding_to_dtype_with_channels(message.encoding)
+    row = message.width * channels * np.dtype(kind).itemsize
+    if message.step == row and row:
+        return message
+    if message.step < row or not row:
         raise MessageError(f"image declares {message.width} columns, but its step of {message.step} bytes holds others")
-    return np.asarray(image, np.uint8)
+    rows = np.frombuffer(message.data, np.uint8, message.height * message.step).reshape(message.height, message.step)
+    tight = Image(
+        header=message.header,
+        height=message.height,
+        width=message.width,
+        encoding=message.encoding,
+        is_bigendian=message.is_bigendian,
+        step=row,
+    )
+    tight.data.frombytes(rows[:, :row].tobytes())
+    return tight
 
 
 def _read_file(message: CompressedImage) -> NDArray[np.uint8]:
     if not message.data:
         raise MessageError("compressed image is empty")
-    image = _BRIDGE.compressed_imgmsg_to_cv2(message)
+    try:
+        image = _BRIDGE.compressed_imgmsg_to_cv2(message)
+    except cv2.error as error:
+        raise MessageError(f"compressed image with format '{message.format}' cannot be decoded: {error}") from error
     if image is None:
         raise MessageError(f"compressed image with format '{message.format}' cannot be decoded")
     if image.dtype == np.uint16:
@@ -196,6 +217,11 @@ def read_camera(info: CameraInfo, *, rectified: bool) -> Camera:
         supported.
     """
     K = np.array(info.p).reshape(3, 4)[:, :3].copy() if rectified else np.array(info.k).reshape(3, 3)
+    if rectified and not K[0, 0]:
+        raise CalibrationError(
+            "P of the CameraInfo is zero; publish one with a projection matrix, or set the camera's parameter "
+            "rectified to false if its pictures are not"
+        )
     region = _region(info)
     K[:2, 2] -= region.x_offset, region.y_offset
     if rectified:

@@ -23,7 +23,8 @@ TYPES = {
 def with_fields_of(scan: PointCloud2, cloud: PointCloud2) -> PointCloud2:
     """A cloud with the fields that its scan has beside, behind its own.
 
-    Fields of a name that the cloud has itself are left out, as are those that lie beyond the scan's point_step.
+    Fields of a name that the cloud has itself, or an earlier field, are left out, as are those that lie beyond the
+    scan's point_step.
 
     Parameters
     ----------
@@ -33,7 +34,11 @@ def with_fields_of(scan: PointCloud2, cloud: PointCloud2) -> PointCloud2:
         A cloud of the same points in the same order, without padding.
     """
     own = {field.name for field in cloud.fields}
-    fields = [field for field in scan.fields if field.name not in own and _lies_within(field, scan.point_step)]
+    others: dict[str, PointField] = {}
+    for field in scan.fields:
+        if field.name not in own and _lies_within(field, scan.point_step):
+            others.setdefault(field.name, field)
+    fields = list(others.values())
     if not fields or not len(cloud.data):
         return cloud
     given = _records(scan, _record(fields, scan, [field.offset for field in fields], scan.point_step))

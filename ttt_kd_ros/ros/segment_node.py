@@ -15,6 +15,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, NoReturn, TypeAlias
 
+import cv2
 import rclpy
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.exceptions import NameValidationException, ParameterException
@@ -28,6 +29,7 @@ from sensor_msgs.msg import PointCloud2
 from tf2_ros import Buffer
 
 from ttt_kd_ros.adaptation.cost import RunningCost
+from ttt_kd_ros.adaptation.settings import AdaptationSettings
 from ttt_kd_ros.device import free_memory, freeze_memory
 from ttt_kd_ros.errors import InputError
 from ttt_kd_ros.frame import Frame, Segmentation
@@ -49,8 +51,9 @@ from ttt_kd_ros.ros.services import Services
 from ttt_kd_ros.ros.transforms import Transforms
 from ttt_kd_ros.ros.worker import Worker
 from ttt_kd_ros.schedule import ScheduledSegmenter, load_scheduled
+from ttt_kd_ros.segmenter import ADAPTATION_STAGES
 
-FAILURES = (ArithmeticError, LookupError, RuntimeError, ValueError)
+FAILURES = (ArithmeticError, LookupError, MemoryError, RuntimeError, ValueError, cv2.error)
 """What computing with one scan's numbers can end in."""
 POLL_S = 0.1
 SHUTDOWN_S = 1.0
@@ -85,7 +88,7 @@ class SegmentNode(LifecycleNode):
         super().__init__(NODE, **options)
         self._load_segmenter = load
         self._counts = Counts()
-        self._publishing = RunningCost()
+        self._labelling, self._publishing = RunningCost(), RunningCost()
         self._model_thread = ModelThread()
         self._model: Model | None = None
         self._collector: Collector[PointCloud2, ImageMessage] | None = None
@@ -188,6 +191,8 @@ class SegmentNode(LifecycleNode):
             settings.timings, settings.image_wait_ns, self._counts, at_once=settings.adaptation.labels_at_once
         )
         self._collector = collector
+        self._limit_wait()
+        self._buffer.clear()  # what was heard before the node was inactive may be of another time
         self._later_pictures = LaterPictures(collector, self._assembler)
         undo.callback(Worker(collector.wait, self._answer, self._break, self.context).join)
         undo.callback(collector.close)
@@ -238,24 +243,39 @@ class SegmentNode(LifecycleNode):
         if self._collector is not None:
             self._collector.configure(settings.timings, settings.image_wait_ns, settings.adaptation.labels_at_once)
         self._values, self._settings = values, settings
+        self._limit_wait()
 
     def _answer(self, job: ScanJob) -> None:
         """Segment a scan and publish what came of it; runs on the worker."""
         settings, model = self._settings, self._loaded_model()
+        try:
+            labelled = self._label(job, settings, model)
+        except FAILURES as error:
+            self._counts.add(SCANS, SEGMENTER, f"{type(error).__name__}: {error}")
+            return
+        if labelled is not None:
+            self._tell(job, *labelled, settings, model)
+        self._limit_wait()
+
+    def _label(
+        self, job: ScanJob, settings: NodeSettings, model: Model
+    ) -> tuple[Frame, Segmentation, dict[str, float]] | None:
+        """Publish a scan's labels; the frame, the labels and the stages' times [ms], if it could be read."""
         start = time.monotonic_ns()
-        at_once = settings.adaptation.labels_at_once
-        frame = self._assembler.assemble(replace(job, pictures={}) if at_once else job, settings)
+        wanted = replace(job, pictures={}) if settings.adaptation.labels_at_once else job
+        patience = self._patience(settings.adaptation)
+        frame = self._assembler.assemble(wanted, settings, job.arrival + patience)
         if frame is None:
-            return
+            return None
         prepared = time.monotonic_ns()
-        segmentation = self._segment(model, frame, self._due(job, settings.adaptation.deadline_ms))
-        if segmentation is None:
-            return
+        segmentation = model.segment(frame, self._due(job, settings.adaptation.deadline_ms))
         segmented = time.monotonic_ns()
         self._outputs.publish_cloud(job, segmentation, settings.pass_fields)
         self._counts.add(SCANS, PUBLISHED)
         count_adaptation(self._counts, segmentation.adaptation)
         end = time.monotonic_ns()
+        adapting = sum(segmentation.timings_ms.get(stage, 0.0) for stage in ADAPTATION_STAGES) / 1e3
+        self._labelling.add((end - prepared) / 1e9 - adapting)
         self._publishing.add((end - segmented) / 1e9)
         stages = {
             "wait": start - job.arrival,
@@ -263,11 +283,38 @@ class SegmentNode(LifecycleNode):
             "publish": end - segmented,
             "total": end - job.arrival,
         }
-        timings_ms = {**segmentation.timings_ms, **{stage: ns / 1e6 for stage, ns in stages.items()}}
-        shown = self._shown(job, frame, settings)
-        self._outputs.publish_report(job, shown, segmentation, timings_ms)
-        self._show(job, shown, segmentation, model)
-        self._learn(job, frame, settings, model)
+        return frame, segmentation, {**segmentation.timings_ms, **{name: ns / 1e6 for name, ns in stages.items()}}
+
+    def _tell(
+        self,
+        job: ScanJob,
+        frame: Frame,
+        segmentation: Segmentation,
+        timings_ms: dict[str, float],
+        settings: NodeSettings,
+        model: Model,
+    ) -> None:
+        """Say how a scan was labelled, show it and learn from it."""
+        try:
+            shown = self._shown(job, frame, settings)
+            self._outputs.publish_report(job, shown, segmentation, timings_ms)
+            self._learn(job, frame, settings, model)
+            self._outputs.publish_overlays(job, shown, segmentation, model)
+        except FAILURES as error:
+            self.get_logger().warning(
+                f"a scan was labelled, but not reported or shown: {error}", throttle_duration_sec=10
+            )
+
+    def _limit_wait(self) -> None:
+        """Let scans wait for pictures no longer than they can be labelled in time."""
+        if self._collector is not None:
+            self._collector.limit_wait(self._patience(self._settings.adaptation))
+
+    def _patience(self, adaptation: AdaptationSettings) -> float:
+        """How long from its arrival a scan may wait for pictures and transforms to be labelled in time [ns]."""
+        if not adaptation.deadline_ms or adaptation.labels_at_once:
+            return math.inf
+        return max(0.0, adaptation.deadline_ms * 1e6 - self._labelling.estimate * 1e9)
 
     def _shown(self, job: ScanJob, frame: Frame, settings: NodeSettings) -> Frame:
         """With the pictures that are there if someone watches overlays; those to be learned from count later."""
@@ -288,19 +335,6 @@ class SegmentNode(LifecycleNode):
     def _due(self, job: ScanJob, deadline_ms: float) -> float:
         """When the segmenter must be done with a scan for it to be published in time, on the monotonic clock [s]."""
         return job.arrival / 1e9 + deadline_ms / 1e3 - self._publishing.estimate if deadline_ms else math.inf
-
-    def _segment(self, model: Model, frame: Frame, due: float) -> Segmentation | None:
-        try:
-            return model.segment(frame, due)
-        except FAILURES as error:
-            self._counts.add(SCANS, SEGMENTER, f"{type(error).__name__}: {error}")
-            return None
-
-    def _show(self, job: ScanJob, frame: Frame, segmentation: Segmentation, model: Model) -> None:
-        try:
-            self._outputs.publish_overlays(job, frame, segmentation, model)
-        except FAILURES as error:
-            self.get_logger().warning(f"no overlay of a picture: {error}", throttle_duration_sec=10)
 
 
 def main(args: list[str] | None = None, load: LoadSegmenter = load_scheduled) -> NoReturn:

@@ -65,7 +65,7 @@ class Transforms:
     fixed_frame: str
     clock: Callable[[], int] = time.monotonic_ns
 
-    def T_base_scan(self, scan: FrameAt, deadline: int) -> NDArray[np.float64]:  # noqa: N802
+    def T_base_scan(self, scan: FrameAt, deadline: float) -> NDArray[np.float64]:  # noqa: N802
         """(4, 4) from scan to base coordinates at the scan's stamp.
 
         Raises
@@ -77,7 +77,7 @@ class Transforms:
             lambda timeout: self.buffer.lookup_transform(self.base_frame, scan.frame_id, _time(scan), timeout), deadline
         )
 
-    def T_camera_scan(self, camera: FrameAt, scan: FrameAt, deadline: int) -> NDArray[np.float64]:  # noqa: N802
+    def T_camera_scan(self, camera: FrameAt, scan: FrameAt, deadline: float) -> NDArray[np.float64]:  # noqa: N802
         """(4, 4) from scan coordinates to camera coordinates.
 
         With a fixed frame, scan coordinates at the scan's stamp to camera coordinates at the picture's; without one,
@@ -94,7 +94,7 @@ class Transforms:
             lambda timeout: self.buffer.lookup_transform(camera.frame_id, scan.frame_id, _time(scan), timeout), deadline
         )
 
-    def T_stamp_time(self, scan: FrameAt, times_ns: Sequence[int], deadline: int) -> NDArray[np.float64]:  # noqa: N802
+    def T_stamp_time(self, scan: FrameAt, times_ns: Sequence[int], deadline: float) -> NDArray[np.float64]:  # noqa: N802
         """(K, 4, 4) from scan coordinates at each time after the scan's stamp [ns] to scan coordinates at the stamp.
 
         Needs a fixed frame. The last time is looked up first: once it is known, the others are.
@@ -108,13 +108,13 @@ class Transforms:
         T_fixed_time = np.stack([self._T_fixed_scan(each, deadline) for each in then][::-1])
         return invert(self._T_fixed_scan(scan, deadline)) @ T_fixed_time
 
-    def _T_fixed_scan(self, scan: FrameAt, deadline: int) -> NDArray[np.float64]:  # noqa: N802
+    def _T_fixed_scan(self, scan: FrameAt, deadline: float) -> NDArray[np.float64]:  # noqa: N802
         fixed, stamp = self.fixed_frame, _time(scan)
         return self._look_up(
             lambda timeout: self.buffer.lookup_transform(fixed, scan.frame_id, stamp, timeout), deadline
         )
 
-    def _through_fixed_frame(self, target: FrameAt, source: FrameAt, deadline: int) -> NDArray[np.float64]:
+    def _through_fixed_frame(self, target: FrameAt, source: FrameAt, deadline: float) -> NDArray[np.float64]:
         """(4, 4) from source coordinates at the source's time to target coordinates at the target's."""
         return self._look_up(
             lambda timeout: self.buffer.lookup_transform_full(
@@ -123,12 +123,12 @@ class Transforms:
             deadline,
         )
 
-    def _look_up(self, look_up: Callable[[Duration], TransformStamped], deadline: int) -> NDArray[np.float64]:
+    def _look_up(self, look_up: Callable[[Duration], TransformStamped], deadline: float) -> NDArray[np.float64]:
         try:
             try:
                 return matrix(look_up(Duration()))
             except ExtrapolationException:
-                return matrix(look_up(Duration(nanoseconds=max(0, deadline - self.clock()))))
+                return matrix(look_up(Duration(nanoseconds=max(0, int(deadline - self.clock())))))
         except ExtrapolationException as error:
             raise TransformError(str(error), EXTRAPOLATION) from error
         except TransformException as error:
@@ -145,4 +145,7 @@ def matrix(transform: TransformStamped) -> NDArray[np.float64]:
 
 
 def _time(frame: FrameAt) -> Time:
+    if frame.stamp < 0:
+        message = f"no transform of {frame.frame_id} is known {-frame.stamp / 1e9:g} s before time 0"
+        raise TransformError(message, EXTRAPOLATION)
     return Time(nanoseconds=frame.stamp)

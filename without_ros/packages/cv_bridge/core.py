@@ -21,6 +21,17 @@ DEPTH_NAMES = {dtype: depth for depth, dtype in DEPTHS.items()}
 class CvBridge:
     """Converts between messages and OpenCV's images: (H, W) or (H, W, channels) arrays."""
 
+    def encoding_to_dtype_with_channels(self, encoding: str) -> tuple[str, int]:
+        """Name of the type of one value, and values per pixel.
+
+        Raises
+        ------
+        CvBridgeError
+            If the encoding is unknown.
+        """
+        parsed = parse(encoding)
+        return parsed.dtype.name, parsed.channels
+
     def imgmsg_to_cv2(self, img_msg: Image, desired_encoding: str = "passthrough") -> NDArray[np.generic]:
         """Array of an image; ``passthrough`` keeps its encoding and, where rows have no padding, its memory.
 
