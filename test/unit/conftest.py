@@ -7,13 +7,14 @@ from stripes import TINY_UNET
 from ttt_kd_ros.adaptation.targets import PointTargets
 from ttt_kd_ros.classes import load_classes
 from ttt_kd_ros.model.network import Network, NetworkConfig, TeacherSpec
-from ttt_kd_ros.sparse import plain, products
+from ttt_kd_ros.sparse import products
+from ttt_kd_ros.sparse.plain import PLAIN
 
 
 @pytest.fixture(autouse=True)
 def torch_computes_sparse_convolutions():
     """Whatever a test before has chosen."""
-    products.choose(plain)
+    products.choose(PLAIN)
 
 
 @pytest.fixture

@@ -23,8 +23,9 @@ from ttt_kd_ros.benchmark.sparse_backends import NAIVE, compare_backends
 from ttt_kd_ros.benchmark.stages import STEP, STEP_ALL, STEP_PLAIN, Stage, Timing, measure, prepare, ratios
 from ttt_kd_ros.cli import main
 from ttt_kd_ros.frame import Frame, Scan
-from ttt_kd_ros.model.sparse_backend import MODULES
-from ttt_kd_ros.sparse import convolution, plain, products
+from ttt_kd_ros.model.sparse_backend import BACKENDS
+from ttt_kd_ros.sparse import convolution, products
+from ttt_kd_ros.sparse.plain import PLAIN, Plain
 
 MACHINE = Machine("a machine", operations_per_s=1e9, bytes_per_s=1e9)
 CPU = torch.device("cpu")
@@ -169,25 +170,22 @@ def test_backends_are_compared_with_the_naive_way_and_with_exact_results(network
     network.requires_grad_(False)
     found = compare_backends(network, [street_points], SETTINGS, MACHINE, 1, time.perf_counter, counts=(500, 1000))
     assert {"spconv", "triton"} <= set(found.unusable)
-    usable = [NAIVE, *(name for name in MODULES if name not in found.unusable)]
+    usable = [NAIVE, *(name for name in BACKENDS if name not in found.unusable)]
     assert list(found.exactness) == usable and usable[1] == "torch"
     assert all(0 < far.outputs < 1e-5 and 0 < far.gradients < 1e-4 for far in found.exactness.values())
     assert list(found.times) == [500, 1000]
     for backends in found.times.values():
         assert list(backends) == usable
         assert all(list(stages) == ["forward", "step, norm", "step, all"] for stages in backends.values())
-    assert products._chosen is plain
+    assert products.chosen() is PLAIN
 
 
 def test_a_wrong_backend_is_far_from_the_exact_results(network, street_points, monkeypatch):
-    class Wrong:
-        problem = staticmethod(lambda device: "")
-        suits = staticmethod(lambda features, kernel_map: True)
-        convolve = staticmethod(lambda *arguments: 1.1 * plain.convolve(*arguments))
-        weight_gradient = plain.weight_gradient
-        maps = plain.maps
+    class Wrong(Plain):
+        def convolve(self, *arguments):
+            return 1.1 * super().convolve(*arguments)
 
-    monkeypatch.setitem(MODULES, "wrong", Wrong)
+    monkeypatch.setitem(BACKENDS, "wrong", Wrong())
     found = compare_backends(network, [street_points], SETTINGS, MACHINE, 1, time.perf_counter, counts=(500,))
     assert found.exactness["wrong"].outputs > 0.1
     said = text(replace(measured(network, Drive(street_points, ())), backends=found))
@@ -198,17 +196,15 @@ def test_a_wrong_backend_is_far_from_the_exact_results(network, street_points, m
 def test_the_time_on_a_cpu_is_no_device_time(tmp_path, capsys):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.cuda, "is_available", lambda: True)
+        patch.setattr(torch.cuda, "device_count", lambda: 1)
         assert main(["benchmark", str(tmp_path), "--device", "cuda", "--cpu-time"]) == 2
     assert "--cpu-time" in capsys.readouterr().err
 
 
 def test_what_computed_before_a_comparison_computes_after_it(network, street_points):
-    class Chosen:
-        suits = staticmethod(lambda features, kernel_map: False)
-        maps = plain.maps
-
+    chosen = Plain()
     network.requires_grad_(False)
-    with products.using(Chosen):
+    with products.using(chosen):
         compare_backends(network, [street_points], SETTINGS, MACHINE, 1, time.perf_counter, counts=(500,))
-        assert products._chosen is Chosen
-    assert products._chosen is plain
+        assert products.chosen() is chosen
+    assert products.chosen() is PLAIN

@@ -15,10 +15,12 @@ from ttt_kd_ros.model.checkpoint import load_checkpoint
 from ttt_kd_ros.model.norm import LinearNorm
 from ttt_kd_ros.model.sparse_backend import use_sparse_backend
 from ttt_kd_ros.share import embedded_checkpoint
-from ttt_kd_ros.sparse import compiled, native, native_library, native_maps, plain, products
+from ttt_kd_ros.sparse import compiled, native_library, native_maps, products
 from ttt_kd_ros.sparse.convolution import convolution_norm_relu
 from ttt_kd_ros.sparse.fixed_norm import FixedNorm
 from ttt_kd_ros.sparse.kernel_map import Kept, crop_map, downsampling_map, occupied_voxels, pack, submanifold_map
+from ttt_kd_ros.sparse.native import NATIVE
+from ttt_kd_ros.sparse.plain import PLAIN
 
 ON_X86 = platform.machine() in ("x86_64", "AMD64")
 PROCESSORS = {"this one": ()} | ({"AVX": ("-mno-avx512f",), "SSE": ("-march=x86-64",)} if ON_X86 else {})
@@ -73,11 +75,11 @@ def arrays(kernel_map, depth, width):
 def test_products_and_gradients_are_the_exact_ones(processor, kind, depth, width):
     kernel_map = kernel_maps(voxel_keys(1))[kind]
     features, weight, gradient = arrays(kernel_map, depth, width)
-    convolved = native.convolve(features, weight, kernel_map)
-    of_weight = native.weight_gradient(features, gradient, weight, kernel_map)
-    exact = plain.convolve(features.double(), weight.double(), kernel_map)
+    convolved = NATIVE.convolve(features, weight, kernel_map)
+    of_weight = NATIVE.weight_gradient(features, gradient, weight, kernel_map)
+    exact = PLAIN.convolve(features.double(), weight.double(), kernel_map)
     torch.testing.assert_close(convolved.double(), exact, rtol=1e-5, atol=1e-4)
-    exact = plain.weight_gradient(features.double(), gradient.double(), weight.double(), kernel_map)
+    exact = PLAIN.weight_gradient(features.double(), gradient.double(), weight.double(), kernel_map)
     torch.testing.assert_close(of_weight.double(), exact, rtol=1e-5, atol=1e-3)
 
 
@@ -87,8 +89,8 @@ def test_results_are_the_same_to_the_bit_with_any_number_of_threads():
     before, found = torch.get_num_threads(), []
     for threads in (1, 2, 3):
         torch.set_num_threads(threads)
-        found.append((native.convolve(features, weight, kernel_map),
-                      native.weight_gradient(features, gradient, weight, kernel_map)))  # fmt: skip
+        found.append((NATIVE.convolve(features, weight, kernel_map),
+                      NATIVE.weight_gradient(features, gradient, weight, kernel_map)))  # fmt: skip
     torch.set_num_threads(before)
     for others in found[1:]:
         assert all(map(torch.equal, others, found[0]))
@@ -97,16 +99,16 @@ def test_results_are_the_same_to_the_bit_with_any_number_of_threads():
 def test_strided_views_are_read_as_what_they_are():
     kernel_map = kernel_maps(voxel_keys(1))["submanifold"]
     features, weight, _ = arrays(kernel_map, 16, 32)
-    expected = native.convolve(features, weight, kernel_map)
+    expected = NATIVE.convolve(features, weight, kernel_map)
     turned = weight.transpose(1, 2).contiguous().transpose(1, 2)
     wide = torch.cat([features, features], dim=1)[:, :16]
-    assert torch.equal(native.convolve(wide, turned, kernel_map), expected)
+    assert torch.equal(NATIVE.convolve(wide, turned, kernel_map), expected)
 
 
 def test_other_types_are_left_to_torch():
     kernel_map = kernel_maps(voxel_keys(1))["submanifold"]
     for dtype in (torch.float64, torch.bfloat16):
-        assert not native.suits(torch.zeros(1, 2, dtype=dtype), kernel_map)
+        assert not NATIVE.suits(torch.zeros(1, 2, dtype=dtype), kernel_map)
 
 
 def test_the_network_computes_the_same_by_them(network):
@@ -114,8 +116,33 @@ def test_the_network_computes_the_same_by_them(network):
     voxels = network.voxel_input(torch.rand(2000, 3) * 8)
     with torch.no_grad():
         found = network(voxels)
-        products.choose(plain)
+        products.choose(PLAIN)
         torch.testing.assert_close(found, network(voxels), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "what", ["convolve", "weight_gradient", "convolve_norm_relu", "convolve_norm_relu_gradients", "linear_norm"]
+)
+def test_kernels_of_which_any_result_is_wrong_are_refused(network, monkeypatch, what):
+    right = getattr(NATIVE, what)
+
+    def wrong(*arguments):
+        result = right(*arguments)
+        for each in result if isinstance(result, tuple) else (result,):
+            if each is not None:
+                each.data.mul_(1.01)
+        return result
+
+    monkeypatch.setattr(NATIVE, what, wrong)
+    with pytest.raises(InputError, match="native cannot compute the sparse convolutions: its products differ by 1"):
+        use_sparse_backend("native", network)
+
+
+def test_arrays_of_another_type_than_the_features_are_refused():
+    kernel_map = kernel_maps(voxel_keys(1))["submanifold"]
+    features, weight, _ = arrays(kernel_map, 5, 16)
+    with pytest.raises(TypeError, match=r"float32, not in torch\.float64"):
+        NATIVE.convolve(features, weight.double(), kernel_map)
 
 
 def test_kernels_are_compiled_once_for_a_processor(empty_cache, monkeypatch):
@@ -179,7 +206,7 @@ def test_a_damaged_library_is_compiled_anew(empty_cache, network, monkeypatch, t
 
 
 def test_on_a_gpu_they_are_refused():
-    assert "they compute on CPUs" in native.problem(torch.device("cuda"))
+    assert "they compute on CPUs" in NATIVE.problem(torch.device("cuda"))
 
 
 @pytest.mark.parametrize("batches", [1, 3])
@@ -246,7 +273,7 @@ def test_norm_and_relu_after_a_convolution_and_their_gradients_are_those_of_torc
         values["residual"] = torch.randn(kernel_map.outputs, 48, generator=generator)
     moved = [name for name in values if moving == "everything" or name in moving]
     found = []
-    for chosen in (plain, native):
+    for chosen in (PLAIN, NATIVE):
         products.choose(chosen)
         leaves = {name: value.clone().requires_grad_(name in moved) for name, value in values.items()}
         norm = FixedNorm(leaves["norm_weight"], leaves["norm_bias"], mean, variance, 1e-3)
@@ -267,7 +294,7 @@ def test_a_linear_layer_and_its_norm_are_those_of_torch_with_and_without_a_gradi
         to.data.copy_(value)
     expected = layer.norm(features @ layer.linear.weight.T)
     assert (expected < 0).any()
-    products.choose(native)
+    products.choose(NATIVE)
     torch.testing.assert_close(layer(features), expected)
     with torch.no_grad():
         torch.testing.assert_close(layer(features), expected)
@@ -277,5 +304,5 @@ def test_what_is_not_a_number_is_not_hidden_by_the_relu():
     kernel_map = kernel_maps(voxel_keys(1))["submanifold"]
     features, weight, _ = arrays(kernel_map, 5, 16)
     features[0] = float("nan")
-    products.choose(native)
+    products.choose(NATIVE)
     assert convolution_norm_relu(features, weight, FixedNorm.of(BatchNorm1d(16)), kernel_map).isnan().any()

@@ -20,9 +20,13 @@ from ttt_kd_ros.model import sparse_backend
 from ttt_kd_ros.model.checkpoint import load_checkpoint
 from ttt_kd_ros.model.sparse_backend import TOLERANCE, use_sparse_backend
 from ttt_kd_ros.share import embedded_checkpoint
-from ttt_kd_ros.sparse import native, plain, products, spconv, triton
+from ttt_kd_ros.sparse import products, triton
 from ttt_kd_ros.sparse.convolution import sparse_convolution
 from ttt_kd_ros.sparse.kernel_map import downsampling_map, pack, submanifold_map
+from ttt_kd_ros.sparse.native import NATIVE
+from ttt_kd_ros.sparse.plain import PLAIN
+from ttt_kd_ros.sparse.spconv import SPCONV
+from ttt_kd_ros.sparse.triton import TRITON
 
 INTERPRETED = not torch.cuda.is_available()
 if INTERPRETED:
@@ -67,19 +71,19 @@ def stand_in(monkeypatch):
     for name, module in {"spconv": ModuleType("spconv"), "spconv.pytorch": ModuleType("spconv.pytorch")}.items():
         monkeypatch.setitem(sys.modules, name, module)
     monkeypatch.setitem(sys.modules, "spconv.pytorch.ops", ops)
-    monkeypatch.setattr(spconv, "problem", lambda device: "")
-    monkeypatch.setattr(native, "problem", lambda device: "not here")
+    monkeypatch.setattr(SPCONV, "problem", lambda device: "")
+    monkeypatch.setattr(NATIVE, "problem", lambda device: "not here")
     monkeypatch.setattr(sparse_backend, "_seconds", lambda name, network: {"torch": 2, "spconv": 1}[name])
     return ops
 
 
-def by_both(module, kernel_map, depth, width):
-    """Output and gradients of a convolution, by PyTorch's products and by a module's."""
+def by_both(backend, kernel_map, depth, width):
+    """Output and gradients of a convolution, by PyTorch's products and by a backend's."""
     generator, device = torch.Generator().manual_seed(2), kernel_map.sources.device
     features = torch.randn(kernel_map.inputs, depth, generator=generator).to(device).requires_grad_()
     weight = torch.randn(kernel_map.offsets, depth, width, generator=generator).to(device).requires_grad_()
     outside = torch.randn(kernel_map.outputs, width, generator=generator).to(device)
-    for chosen in (plain, module):
+    for chosen in (PLAIN, backend):
         products.choose(chosen)
         output = sparse_convolution(features, weight, kernel_map)
         yield output, *torch.autograd.grad(output, (features, weight), outside)
@@ -100,14 +104,14 @@ def test_spconv_is_given_the_same_pairs_and_weights(stand_in, keys, kind):
     _, down = downsampling_map(keys)
     kernel_map = {"submanifold": submanifold_map(keys, 3), "strided": down, "inverse": down.transposed}[kind]
     stand_in.implicit_gemm = Counted(implicit_gemm)
-    for ours, theirs in zip(*by_both(spconv, kernel_map, 5, 4), strict=True):
+    for ours, theirs in zip(*by_both(SPCONV, kernel_map, 5, 4), strict=True):
         torch.testing.assert_close(theirs, ours)
     assert stand_in.implicit_gemm.calls == 2, "one product forwards, one for the features' gradient"
 
 
 def test_kernels_and_types_that_spconv_does_not_know_are_left_to_torch(stand_in, keys):
     stand_in.implicit_gemm = Counted(implicit_gemm)
-    products.choose(spconv)
+    products.choose(SPCONV)
     big = submanifold_map(keys, 5)
     sparse_convolution(torch.ones(len(keys), 2), torch.ones(125, 2, 3), big)
     small = submanifold_map(keys, 3)
@@ -191,7 +195,7 @@ def test_installations_that_cannot_work_are_refused_before_they_are_imported(
     monkeypatch.setattr(metadata, "packages_distributions", lambda: {"spconv": installed} if installed else {})
     monkeypatch.setattr(metadata, "version", lambda name: version)
     monkeypatch.setattr(np, "__version__", numpy)
-    found = spconv.problem(torch.device("cuda"))
+    found = SPCONV.problem(torch.device("cuda"))
     assert said in found if said else not found
 
 
@@ -213,7 +217,7 @@ def test_triton_gives_pytorchs_products_and_gradients(kernels, keys, kind, depth
         "submanifold": submanifold_map(keys, 3), "wide": submanifold_map(keys, 5), "strided": down,
         "inverse": down.transposed,
     }[kind]  # fmt: skip
-    for ours, theirs in zip(*by_both(triton, kernel_map, depth, width), strict=True):
+    for ours, theirs in zip(*by_both(TRITON, kernel_map, depth, width), strict=True):
         torch.testing.assert_close(theirs, ours, rtol=1e-4, atol=1e-4)
 
 
@@ -222,8 +226,8 @@ def test_triton_sums_in_float32_whatever_the_type_of_the_features(kernels, keys)
     generator = torch.Generator().manual_seed(2)
     features = torch.randn(kernel_map.inputs, 40, generator=generator).to(kernels).half()
     weight = torch.randn(kernel_map.offsets, 40, 16, generator=generator).to(kernels).half()
-    exact = plain.convolve(features.double(), weight.double(), kernel_map)
-    found = triton.convolve(features, weight, kernel_map)
+    exact = PLAIN.convolve(features.double(), weight.double(), kernel_map)
+    found = TRITON.convolve(features, weight, kernel_map)
     assert found.dtype == torch.float16
     torch.testing.assert_close(found.double(), exact, rtol=2**-10, atol=1e-3)
 
@@ -232,18 +236,18 @@ def test_triton_is_refused_where_it_cannot_run(network, monkeypatch):
     with pytest.raises(InputError, match="triton cannot compute the sparse convolutions: they need an NVIDIA GPU"):
         use_sparse_backend("triton", network)
     monkeypatch.setattr(triton, "find_spec", lambda name: None)
-    assert "pip install triton" in triton.problem(torch.device("cuda"))
+    assert "pip install triton" in TRITON.problem(torch.device("cuda"))
 
 
 @pytest.mark.gpu
 def test_triton_gives_the_networks_results_on_the_gpu(network):
-    if problem := triton.problem(torch.device("cuda")):
+    if problem := TRITON.problem(torch.device("cuda")):
         pytest.skip(problem)
     assert use_sparse_backend("triton", network.cuda()) == "triton"
 
 
 @pytest.mark.gpu
 def test_spconv_gives_the_networks_results_on_the_gpu(network):
-    if problem := spconv.problem(torch.device("cuda")):
+    if problem := SPCONV.problem(torch.device("cuda")):
         pytest.skip(f"spconv: {problem}")
     assert use_sparse_backend("spconv", network.cuda()) == "spconv"

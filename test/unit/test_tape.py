@@ -11,10 +11,11 @@ import torch
 from ttt_kd_ros.adaptation.scope import make_scope
 from ttt_kd_ros.adaptation.session import AdaptationSession
 from ttt_kd_ros.adaptation.settings import AdaptationSettings
-from ttt_kd_ros.model import unet
 from ttt_kd_ros.model.network import Network
-from ttt_kd_ros.model.unet import UNetConfig
-from ttt_kd_ros.sparse import native, plain, products
+from ttt_kd_ros.model.unet import SparseUNet, UNetConfig
+from ttt_kd_ros.sparse import products
+from ttt_kd_ros.sparse.native import NATIVE
+from ttt_kd_ros.sparse.plain import PLAIN
 
 SCOPES = ("all", "norm", "encoder", "decoder")
 DEEP = UNetConfig(5, 5, (16, 24), (24, 18), (2, 3), (2, 1))
@@ -23,7 +24,7 @@ DEEP = UNetConfig(5, 5, (16, 24), (24, 18), (2, 3), (2, 1))
 
 @pytest.fixture(autouse=True)
 def cpu_kernels(torch_computes_sparse_convolutions):
-    products.choose(native)
+    products.choose(NATIVE)
 
 
 @pytest.fixture(params=["the usual", "a deep one"])
@@ -91,7 +92,7 @@ def test_what_no_moving_weight_leads_to_is_computed_once(network, street_points)
 def test_other_products_and_changes_of_weights_are_left_to_autograd(network, street_points, name):
     voxels = network.voxel_input(street_points)
     if name == "all":
-        products.choose(plain)
+        products.choose(PLAIN)
     assert scope_of(network, name).tape(network.backbone, voxels) is None
 
 
@@ -105,7 +106,8 @@ class TestSteps:
         voxels = network.voxel_input(street_points)
         state, found = network.state_dict(), []
         for with_tape in (True, False):
-            monkeypatch.setattr(unet, "by_kernels", lambda _, recorded=with_tape: recorded)
+            if not with_tape:
+                monkeypatch.setattr(SparseUNet, "tape", lambda *_: None)
             moved = Network(network.config)
             moved.load_state_dict(state)
             session = AdaptationSession(moved, settings)

@@ -16,9 +16,10 @@ from ttt_kd_ros.benchmark.plain import plain_network
 from ttt_kd_ros.benchmark.scaling import Sized, sized
 from ttt_kd_ros.benchmark.stages import Stage, Timing, measure, step_stage
 from ttt_kd_ros.model.network import Network
-from ttt_kd_ros.model.sparse_backend import MODULES, outputs_and_gradients
+from ttt_kd_ros.model.sparse_backend import BACKENDS, outputs_and_gradients
 from ttt_kd_ros.model.voxel_input import VoxelInput
-from ttt_kd_ros.sparse import plain, products
+from ttt_kd_ros.sparse import products
+from ttt_kd_ros.sparse.plain import PLAIN
 
 NAIVE = "offset by offset"
 """Gather, multiply and scatter, one kernel offset after the other, each layer on its own."""
@@ -75,7 +76,7 @@ def compare_backends(
         See `scaling`.
     """
     device = next(network.parameters()).device
-    problems = {name: module.problem(device) for name, module in MODULES.items()}
+    problems = {name: backend.problem(device) for name, backend in BACKENDS.items()}
     networks = {NAIVE: plain_network(network)} | {name: network for name, problem in problems.items() if not problem}
     exactness: dict[str, Exactness] = {}
     times: dict[int, dict[str, dict[str, Timing]]] = {}
@@ -110,7 +111,7 @@ def _by(name: str, run: Callable[[], object]) -> Callable[[], object]:
     """Let a backend compute, whatever computed before."""
 
     def by_backend() -> object:
-        with products.using(MODULES.get(name, plain)):
+        with products.using(BACKENDS.get(name, PLAIN)):
             return run()
 
     return by_backend
@@ -121,7 +122,7 @@ def _exactness(networks: Mapping[str, Network], voxels: VoxelInput) -> dict[str,
     expected = _outputs_and_gradients(exact, replace(voxels, features=voxels.features.double()))
     found = {}
     for name, network in networks.items():
-        with products.using(MODULES.get(name, plain)):
+        with products.using(BACKENDS.get(name, PLAIN)):
             outputs, gradients = _outputs_and_gradients(network, voxels)
         found[name] = Exactness(_distance(outputs, expected[0]), _distance(gradients, expected[1]))
     return found

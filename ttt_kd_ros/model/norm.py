@@ -6,8 +6,8 @@ from typing import cast
 
 from torch import Tensor, nn
 
+from ttt_kd_ros.sparse import products
 from ttt_kd_ros.sparse.fixed_norm import FixedNorm
-from ttt_kd_ros.sparse.products import linear_norm
 
 
 class LinearNorm(nn.Sequential):
@@ -30,4 +30,4 @@ class LinearNorm(nn.Sequential):
         """(N, out_channels) from (N, in_channels)."""
         if self.norm.training:
             return self.norm(self.linear(features))
-        return linear_norm(features, self.linear.weight, FixedNorm.of(self.norm))
+        return products.chosen().linear_norm(features, self.linear.weight, FixedNorm.of(self.norm))

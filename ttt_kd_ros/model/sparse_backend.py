@@ -16,16 +16,21 @@ from ttt_kd_ros.backends import SPARSE_BACKENDS
 from ttt_kd_ros.errors import InputError
 from ttt_kd_ros.model.network import Network
 from ttt_kd_ros.model.voxel_input import VoxelInput
-from ttt_kd_ros.sparse import native, plain, products, spconv, triton
+from ttt_kd_ros.sparse import products
+from ttt_kd_ros.sparse.backend import Backend, Gradients, NormedConvolution
+from ttt_kd_ros.sparse.fixed_norm import FixedNorm
 from ttt_kd_ros.sparse.kernel_map import KernelMap
-from ttt_kd_ros.sparse.products import Products
+from ttt_kd_ros.sparse.native import NATIVE
+from ttt_kd_ros.sparse.plain import PLAIN
+from ttt_kd_ros.sparse.spconv import SPCONV
+from ttt_kd_ros.sparse.triton import TRITON
 
 TOLERANCE = 1e-3
 """Largest distance of a backend's products from those in float64, relative to their size."""
 POINTS, MANY_POINTS = 4_000, 60_000
 """Of the scans made to compare results and times."""
 REPEATS = 3
-MODULES: Mapping[str, Products] = {"torch": plain, "native": native, "spconv": spconv, "triton": triton}
+BACKENDS: Mapping[str, Backend] = {"torch": PLAIN, "native": NATIVE, "spconv": SPCONV, "triton": TRITON}
 
 
 def use_sparse_backend(name: str, network: Network) -> str:
@@ -54,14 +59,14 @@ def use_sparse_backend(name: str, network: Network) -> str:
     """
     if name not in SPARSE_BACKENDS:
         raise InputError(f"sparse_backend is '{name}'; use {', '.join(SPARSE_BACKENDS)}")
-    products.choose(plain)
+    products.choose(PLAIN)
     used = _fastest(network) if name == "auto" else _required(name, network)
-    products.choose(MODULES[used])
+    products.choose(BACKENDS[used])
     return used
 
 
 def _required(name: str, network: Network) -> str:
-    problem = MODULES[name].problem(_device(network)) or _disagreement(name, network)
+    problem = BACKENDS[name].problem(_device(network)) or _disagreement(name, network)
     if problem:
         raise InputError(f"{name} cannot compute the sparse convolutions: {problem}")
     return name
@@ -69,10 +74,10 @@ def _required(name: str, network: Network) -> str:
 
 def _fastest(network: Network) -> str:
     right, device = ["torch"], _device(network)
-    for name, module in MODULES.items():
+    for name, backend in BACKENDS.items():
         if name == "torch":
             continue
-        missing = module.problem(device)
+        missing = backend.problem(device)
         reason = missing or _disagreement(name, network)
         if not reason:
             right.append(name)
@@ -87,7 +92,7 @@ def _disagreement(name: str, network: Network) -> str:
     """How a backend's products differ from exact ones, empty if they do not."""
     if name == "torch":
         return ""
-    comparison = _Comparison(MODULES[name])
+    comparison = _Comparison(BACKENDS[name])
     expected = _made_scan(network, POINTS)
     try:
         with products.using(comparison):
@@ -105,35 +110,76 @@ def _disagreement(name: str, network: Network) -> str:
     )
 
 
-class _Comparison:
-    """Products of a module, each held against the exact one, which the network goes on with.
+class _Comparison(Backend):
+    """All that a backend computes, each held against the exact result, which the network goes on with.
 
     Results of the whole network would not do: in deep ones rounding alone flips ReLUs.
     """
 
-    def __init__(self, module: Products) -> None:
-        self._module = module
-        self.problem, self.suits, self.maps = module.problem, module.suits, module.maps
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self.maps = backend.maps
         self.worst = 0.0
         """Largest relative distance so far."""
 
+    def problem(self, device: torch.device) -> str:
+        return self._backend.problem(device)
+
+    def suits(self, features: Tensor, kernel_map: KernelMap) -> bool:
+        return self._backend.suits(features, kernel_map)
+
     def convolve(self, features: Tensor, weight: Tensor, kernel_map: KernelMap) -> Tensor:
-        exact = plain.convolve(features.double(), weight.double(), kernel_map)
-        return self._compared(self._module.convolve(features, weight, kernel_map), exact)
+        exact = PLAIN.convolve(features.double(), weight.double(), kernel_map)
+        return self._compared(self._backend.convolve(features, weight, kernel_map), exact)
 
     def weight_gradient(self, features: Tensor, gradient: Tensor, weight: Tensor, kernel_map: KernelMap) -> Tensor:
-        exact = plain.weight_gradient(features.double(), gradient.double(), weight.double(), kernel_map)
-        return self._compared(self._module.weight_gradient(features, gradient, weight, kernel_map), exact)
+        exact = PLAIN.weight_gradient(features.double(), gradient.double(), weight.double(), kernel_map)
+        return self._compared(self._backend.weight_gradient(features, gradient, weight, kernel_map), exact)
+
+    def convolve_norm_relu(
+        self, features: Tensor, layer: NormedConvolution, residual: Tensor | None, keep: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        self.convolve(features, layer.weight, layer.kernel_map)
+        exact = PLAIN.convolve_norm_relu(features.double(), layer.double(), _double(residual), keep)
+        found = self._backend.convolve_norm_relu(features, layer, residual, keep)
+        return self._compared(found[0], exact[0]), self._if_wanted(found[1], exact[1])
+
+    def convolve_norm_relu_gradients(
+        self,
+        gradient: Tensor,
+        output: Tensor,
+        convolved: Tensor | None,
+        features: Tensor | None,
+        layer: NormedConvolution,
+        of_features: bool,
+    ) -> Gradients:
+        self.gradients(features, gradient, layer.weight, layer.kernel_map, of_features)
+        given = gradient.double(), output.double(), _double(convolved), _double(features)
+        exact = PLAIN.convolve_norm_relu_gradients(*given, layer.double(), of_features)
+        found = self._backend.convolve_norm_relu_gradients(gradient, output, convolved, features, layer, of_features)
+        inputs, weight, scale = map(self._if_wanted, found[:3], exact[:3])
+        return inputs, weight, scale, self._compared(found[3], exact[3]), self._compared(found[4], exact[4])
+
+    def linear_norm(self, features: Tensor, weight: Tensor, norm: FixedNorm) -> Tensor:
+        exact = PLAIN.linear_norm(features.double(), weight.double(), norm.double())
+        return self._compared(self._backend.linear_norm(features, weight, norm), exact)
 
     def _compared(self, found: Tensor, exact: Tensor) -> Tensor:
-        distance = float((found.double() - exact).norm() / exact.norm().clamp_min(1e-30))
+        distance = float((found.detach().double() - exact.detach()).norm() / exact.detach().norm().clamp_min(1e-30))
         self.worst = max(self.worst, distance if distance == distance else math.inf)
         return exact.to(found.dtype)
+
+    def _if_wanted(self, found: Tensor | None, exact: Tensor | None) -> Tensor | None:
+        return None if found is None or exact is None else self._compared(found, exact)
+
+
+def _double(values: Tensor | None) -> Tensor | None:
+    return None if values is None else values.double()
 
 
 def _seconds(name: str, network: Network) -> float:
     """Least time of a forward and backward pass by a backend."""
-    with products.using(MODULES[name]):
+    with products.using(BACKENDS[name]):
         return min(_timed(network) for _ in range(1 + REPEATS))
 
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ttt_kd_ros.model.norm import LinearNorm
 from ttt_kd_ros.sparse import native
+from ttt_kd_ros.sparse.backend import NormedConvolution
 from ttt_kd_ros.sparse.convolution import SparseConvolution
 from ttt_kd_ros.sparse.fixed_norm import FixedNorm
 from ttt_kd_ros.sparse.kernel_map import KernelMap
@@ -74,9 +75,9 @@ class Tape:
         residual: Slot | None = None,
     ) -> Slot:
         """See `Layers`."""
-        weight, fixed = convolution.weight, FixedNorm.of(norm)
-        gradients = self.gradient_of(weight), *self.gradients_of(fixed)
-        return self._add(_Convolution(weight, fixed, gradients, features, kernel_map, residual))
+        layer = NormedConvolution(convolution.weight, FixedNorm.of(norm), kernel_map)
+        gradients = self.gradient_of(layer.weight), *self.gradients_of(layer.norm)
+        return self._add(_Convolution(layer, gradients, features, residual))
 
     def shortcut(self, module: nn.Module, features: Slot) -> Slot:
         """See `Layers`."""
@@ -170,34 +171,30 @@ def _receive(slot: Slot, memory: _Memory) -> tuple[Tensor | None, bool]:
 class _Convolution:
     def __init__(
         self,
-        weight: Tensor,
-        norm: FixedNorm,
+        layer: NormedConvolution,
         gradients: tuple[Tensor | None, Tensor | None, Tensor | None],
         features: Slot,
-        kernel_map: KernelMap,
         residual: Slot | None = None,
         rectify: bool = True,
     ) -> None:
-        self._weight, self._norm, self._kernel_map = weight, norm, kernel_map
+        self._layer, self._features, self._residual, self._rectify = layer, features, residual, rectify
         self._of_weight, self._of_scale, self._of_shift = gradients
-        self._features, self._residual, self._rectify = features, residual, rectify
-        value = features.value.new_empty(kernel_map.outputs, weight.shape[2])
+        value = features.value.new_empty(layer.kernel_map.outputs, layer.weight.shape[2])
         moves = any(gradient is not None for gradient in gradients)
         self.output = Slot(value, moves or features.moves or (residual is not None and residual.moves))
         keep = self._of_weight is None and self._of_scale is not None
         self._convolved = torch.empty_like(value) if keep else None
         added = None if residual is None else residual.value
         convolved = value if self._convolved is None else self._convolved
-        self.forward = native.layer(features.value, weight, norm, added, kernel_map, convolved, value, rectify)
+        self.forward = native.forward(features.value, layer, added, convolved, value, rectify)
 
     def backward(self, gradient: Tensor, memory: _Memory) -> Calls:
         of_features, add = _receive(self._features, memory)
         of_shift = gradient.new_empty(gradient.shape[1]) if self._of_shift is None else self._of_shift
         output = self.output.value if self._rectify else None
         features = None if self._of_weight is None else self._features.value
-        given = (gradient, output, self._convolved, features, self._weight, self._norm, self._kernel_map)
         results = (of_features, self._of_weight, self._of_scale, of_shift, gradient)
-        calls: Calls = [native.layer_gradients(*given, results, add)]
+        calls: Calls = [native.backward(gradient, output, self._convolved, features, self._layer, results, add)]
         return calls + self._pass_on(gradient, memory)
 
     def _pass_on(self, gradient: Tensor, memory: _Memory) -> Calls:
@@ -221,8 +218,9 @@ class _Linear:
         self._of_weight = tape.gradient_of(self._weight)
         self._matrix = features.value.new_empty(1, *self._weight.T.shape)
         self._of_matrix = None if self._of_weight is None else torch.empty_like(self._matrix)
-        gradients, rows = (self._of_matrix, *tape.gradients_of(norm)), KernelMap.identity(len(features.value))
-        self._product = _Convolution(self._matrix, norm, gradients, features, rows, rectify=False)
+        gradients = self._of_matrix, *tape.gradients_of(norm)
+        layer = NormedConvolution(self._matrix, norm, KernelMap.identity(len(features.value)))
+        self._product = _Convolution(layer, gradients, features, rectify=False)
         self.output = self._product.output
 
     def forward(self) -> None:

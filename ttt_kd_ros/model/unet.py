@@ -11,9 +11,9 @@ from ttt_kd_ros.errors import InputError
 from ttt_kd_ros.model.layers import Eager, Features, Layers
 from ttt_kd_ros.model.norm import LinearNorm
 from ttt_kd_ros.model.tape import Tape
+from ttt_kd_ros.sparse import products
 from ttt_kd_ros.sparse.convolution import SparseConvolution
 from ttt_kd_ros.sparse.kernel_map import KernelMap
-from ttt_kd_ros.sparse.products import by_kernels
 from ttt_kd_ros.sparse.voxels import Pyramid, build_pyramid
 
 
@@ -162,7 +162,7 @@ class SparseUNet(nn.Module):
         weights
             The one tensor that all parameters that move are views of.
         """
-        if not by_kernels(features):
+        if not products.chosen().by_kernels(features):
             return None
         tape = Tape(weights)
         tape.end(self._through(tape.begin(features), pyramid, tape))

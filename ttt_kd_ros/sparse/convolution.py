@@ -1,4 +1,4 @@
-"""Sparse convolutions with exact gradients, by the products that `ttt_kd_ros.sparse.products` chooses."""
+"""Sparse convolutions with exact gradients, by the backend that `ttt_kd_ros.sparse.products` chooses."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from ttt_kd_ros.sparse import products
+from ttt_kd_ros.sparse.backend import NormedConvolution
 from ttt_kd_ros.sparse.fixed_norm import FixedNorm
 from ttt_kd_ros.sparse.kernel_map import KernelMap
 
@@ -19,13 +20,14 @@ class _SparseConvolution(torch.autograd.Function):
     def forward(ctx: Any, features: Tensor, weight: Tensor, kernel_map: KernelMap) -> Tensor:
         ctx.save_for_backward(features if ctx.needs_input_grad[1] else None, weight)
         ctx.kernel_map = kernel_map
-        return products.convolve(features, weight, kernel_map)
+        return products.backend_for(features, kernel_map).convolve(features, weight, kernel_map)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        features, weight = ctx.saved_tensors
-        return *products.gradients(features, gradient, weight, ctx.kernel_map, ctx.needs_input_grad[0]), None
+        (features, weight), kernel_map = ctx.saved_tensors, ctx.kernel_map
+        backend, gradient = products.backend_for(gradient, kernel_map), gradient.contiguous()
+        return *backend.gradients(features, gradient, weight, kernel_map, ctx.needs_input_grad[0]), None
 
 
 class _ConvolutionNormReLU(torch.autograd.Function):
@@ -42,7 +44,8 @@ class _ConvolutionNormReLU(torch.autograd.Function):
     ) -> Tensor:
         needs = ctx.needs_input_grad
         keep = needs[2] and not needs[1]
-        output, convolved = products.convolve_norm_relu(features, weight, norm, residual, kernel_map, keep)
+        layer, backend = NormedConvolution(weight, norm, kernel_map), products.backend_for(features, kernel_map)
+        output, convolved = backend.convolve_norm_relu(features, layer, residual, keep)
         ctx.save_for_backward(features if needs[1] else None, weight, convolved, output)
         ctx.norm, ctx.kernel_map = norm, kernel_map
         return output
@@ -51,9 +54,10 @@ class _ConvolutionNormReLU(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         features, weight, convolved, output = ctx.saved_tensors
-        needs = ctx.needs_input_grad
-        of_features, of_weight, of_norm_weight, of_norm_bias, of_normed = products.convolve_norm_relu_gradients(
-            gradient, output, convolved, features, weight, ctx.norm, ctx.kernel_map, of_features=needs[0]
+        needs, layer = ctx.needs_input_grad, NormedConvolution(weight, ctx.norm, ctx.kernel_map)
+        backend = products.backend_for(gradient, ctx.kernel_map)
+        of_features, of_weight, of_norm_weight, of_norm_bias, of_normed = backend.convolve_norm_relu_gradients(
+            gradient.contiguous(), output, convolved, features, layer, of_features=needs[0]
         )
         return (
             of_features,
@@ -115,7 +119,8 @@ def convolution_norm_relu(
     """
     if torch.is_grad_enabled():
         return _ConvolutionNormReLU.apply(features, weight, norm.weight, norm.bias, residual, norm, kernel_map)
-    return products.convolve_norm_relu(features, weight, norm, residual, kernel_map, keep=False)[0]
+    layer, backend = NormedConvolution(weight, norm, kernel_map), products.backend_for(features, kernel_map)
+    return backend.convolve_norm_relu(features, layer, residual, keep=False)[0]
 
 
 class SparseConvolution(nn.Module):

@@ -35,6 +35,10 @@ class FixedNorm:
         mean, variance = cast(Tensor, norm.running_mean), cast(Tensor, norm.running_var)
         return cls(norm.weight, norm.bias, mean, variance, norm.eps)
 
+    def double(self) -> FixedNorm:
+        """The same in float64."""
+        return FixedNorm(self.weight.double(), self.bias.double(), self.mean.double(), self.variance.double(), self.eps)
+
     def affine(self) -> tuple[Tensor, Tensor]:
         """Scale and shift (C,) of the values."""
         scale = self.weight * torch.rsqrt(self.variance + self.eps)

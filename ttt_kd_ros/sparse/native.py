@@ -10,89 +10,130 @@ import math
 import torch
 from torch import Tensor
 
-from ttt_kd_ros.sparse import native_maps as maps
+from ttt_kd_ros.sparse import native_maps
+from ttt_kd_ros.sparse.backend import Backend, Gradients, NormedConvolution
 from ttt_kd_ros.sparse.compiled import CompileError
 from ttt_kd_ros.sparse.fixed_norm import FixedNorm
 from ttt_kd_ros.sparse.kernel_map import KernelMap
 from ttt_kd_ros.sparse.native_library import Call, library, run
-
-__all__ = [
-    "convolve",
-    "convolve_norm_relu",
-    "convolve_norm_relu_gradients",
-    "knows",
-    "layer",
-    "layer_gradients",
-    "linear_norm",
-    "maps",
-    "problem",
-    "suits",
-    "weight_gradient",
-]
 
 OUTPUTS_AT_ONCE, PAIRS_AT_ONCE = 1024, 512
 """How many outputs and pairs of small networks stay in the cache."""
 NO_NORM = None, None, None, None, 0.0
 
 
-def problem(device: torch.device) -> str:
-    """Why they cannot be used on a device, and the mend; empty if they can be tried."""
-    if device.type != "cpu":
-        return "they compute on CPUs; set the parameter 'device' to cpu or 'sparse_backend' to triton or torch"
-    try:
-        library()
-    except CompileError as error:
-        return str(error)
-    return ""
+class Native(Backend):
+    """The kernels of `native.cpp`."""
+
+    maps = native_maps
+
+    def problem(self, device: torch.device) -> str:
+        """Why they cannot be used on a device, and the mend; empty if they can be tried."""
+        if device.type != "cpu":
+            return "they compute on CPUs; set the parameter 'device' to cpu or 'sparse_backend' to triton or torch"
+        try:
+            library()
+        except CompileError as error:
+            return str(error)
+        return ""
+
+    def suits(self, features: Tensor, kernel_map: KernelMap) -> bool:
+        """Whether the kernels know the type."""
+        return self.by_kernels(features)
+
+    def by_kernels(self, features: Tensor) -> bool:
+        """See `Backend`."""
+        return features.is_cpu and features.dtype is torch.float32
+
+    def convolve(self, features: Tensor, weight: Tensor, kernel_map: KernelMap) -> Tensor:
+        """See `Backend`."""
+        outputs = features.new_empty(kernel_map.outputs, weight.shape[2])
+        _convolution(features, weight, kernel_map, outputs, *NO_NORM, None, 0.0, None)()
+        return outputs
+
+    def weight_gradient(self, features: Tensor, gradient: Tensor, weight: Tensor, kernel_map: KernelMap) -> Tensor:
+        """See `Backend`."""
+        result = gradient.new_empty(weight.shape)
+        arrays = (features.contiguous(), gradient.contiguous(), result, *_pairs(kernel_map))
+        run("weight_gradient", *arrays, *weight.shape, PAIRS_AT_ONCE)
+        return result
+
+    def convolve_norm_relu(
+        self, features: Tensor, layer: NormedConvolution, residual: Tensor | None, keep: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """See `Backend`."""
+        convolved = features.new_empty(layer.kernel_map.outputs, layer.weight.shape[2])
+        output = torch.empty_like(convolved) if keep else convolved
+        forward(features, layer, residual, convolved, output)()
+        return output, convolved if keep else None
+
+    def convolve_norm_relu_gradients(
+        self,
+        gradient: Tensor,
+        output: Tensor,
+        convolved: Tensor | None,
+        features: Tensor | None,
+        layer: NormedConvolution,
+        of_features: bool,
+    ) -> Gradients:
+        """See `Backend`."""
+        _, channels, width = layer.weight.shape
+        results = (
+            gradient.new_empty(layer.kernel_map.inputs, channels) if of_features else None,
+            None if features is None else gradient.new_empty(layer.weight.shape),
+            None if convolved is None and features is None else gradient.new_empty(width),
+            gradient.new_empty(width),
+            torch.empty_like(gradient),
+        )
+        backward(gradient, output, convolved, features, layer, results)()
+        return results
+
+    def linear_norm(self, features: Tensor, weight: Tensor, norm: FixedNorm) -> Tensor:
+        """See `Backend`."""
+        if torch.is_grad_enabled() or not self.by_kernels(features):
+            return super().linear_norm(features, weight, norm)
+        output = features.new_empty(len(features), len(weight))
+        layer = NormedConvolution(weight.T[None], norm, KernelMap.identity(len(features)))
+        forward(features, layer, None, output, output, rectify=False)()
+        return output
 
 
-def suits(features: Tensor, kernel_map: KernelMap) -> bool:
-    """Whether the kernels know the type."""
-    return knows(features)
+NATIVE = Native()
 
 
-def knows(features: Tensor) -> bool:
-    """Whether the kernels know the type of features, with whatever map."""
-    return features.is_cpu and features.dtype is torch.float32
-
-
-def convolve(features: Tensor, weight: Tensor, kernel_map: KernelMap) -> Tensor:
-    """(outputs, D) from (inputs, C) and (K, C, D), without a gradient."""
-    outputs = features.new_empty(kernel_map.outputs, weight.shape[2])
-    _convolution(features, weight, kernel_map, outputs, *NO_NORM, None, 0.0, None)()
-    return outputs
-
-
-def convolve_norm_relu(
-    features: Tensor, weight: Tensor, norm: FixedNorm, residual: Tensor | None, kernel_map: KernelMap, keep: bool
-) -> tuple[Tensor, Tensor | None]:
-    """See `ttt_kd_ros.sparse.products.convolve_norm_relu`."""
-    convolved = features.new_empty(kernel_map.outputs, weight.shape[2])
-    output = torch.empty_like(convolved) if keep else convolved
-    layer(features, weight, norm, residual, kernel_map, convolved, output)()
-    return output, convolved if keep else None
-
-
-def linear_norm(features: Tensor, weight: Tensor, norm: FixedNorm) -> Tensor:
-    """See `ttt_kd_ros.sparse.products.linear_norm`."""
-    output, rows = features.new_empty(len(features), len(weight)), KernelMap.identity(len(features))
-    layer(features, weight.T[None], norm, None, rows, output, output, rectify=False)()
-    return output
-
-
-def layer(
+def forward(
     features: Tensor,
-    weight: Tensor,
-    norm: FixedNorm,
+    layer: NormedConvolution,
     residual: Tensor | None,
-    kernel_map: KernelMap,
     convolved: Tensor,
     output: Tensor,
     rectify: bool = True,
 ) -> Call:
-    """`convolve_norm_relu` into arrays that are there, which may be one, or the same without the ReLU."""
+    """`Backend.convolve_norm_relu` into arrays that are there, which may be one, or the same without the ReLU."""
     residual, least = None if residual is None else residual.contiguous(), 0.0 if rectify else -math.inf
-    return _convolution(features, weight, kernel_map, convolved, *_arguments(norm), residual, least, output)
+    norm_and_residual = (*_arguments(layer.norm), residual, least, output)
+    return _convolution(features, layer.weight, layer.kernel_map, convolved, *norm_and_residual)
+
+
+def backward(
+    gradient: Tensor,
+    output: Tensor | None,
+    convolved: Tensor | None,
+    features: Tensor | None,
+    layer: NormedConvolution,
+    results: Gradients,
+    add: bool = False,
+) -> Call:
+    """`Backend.convolve_norm_relu_gradients` into arrays that are there; the last of them may be the gradient itself.
+
+    The features' gradient is added to what is there where that is asked for; without the output there was no ReLU.
+    """
+    weight, kernel_map = layer.weight.contiguous(), layer.kernel_map
+    features = None if features is None else features.contiguous()
+    offsets, channels, out_channels = weight.shape
+    sizes = (offsets, kernel_map.inputs, kernel_map.outputs, channels, out_channels, OUTPUTS_AT_ONCE, PAIRS_AT_ONCE)
+    given = (gradient, output, convolved, features, weight, *_arguments(layer.norm))
+    return Call("convolve_norm_relu_gradients", *given, *_pairs(kernel_map), *sizes, add, *results)
 
 
 def _convolution(
@@ -102,66 +143,15 @@ def _convolution(
     outputs: Tensor,
     *norm_residual_and_rectified: Tensor | float | None,
 ) -> Call:
-    pairs = (kernel_map.sources, kernel_map.targets, kernel_map.starts)
     offsets, channels, out_channels = weight.shape
     sizes = (offsets, kernel_map.outputs, channels, out_channels, OUTPUTS_AT_ONCE)
     arrays, add = (features.contiguous(), weight.contiguous(), outputs), False
-    return Call("convolve", *arrays, *pairs, *sizes, add, *norm_residual_and_rectified)
+    return Call("convolve", *arrays, *_pairs(kernel_map), *sizes, add, *norm_residual_and_rectified)
 
 
-def convolve_norm_relu_gradients(
-    gradient: Tensor,
-    output: Tensor,
-    convolved: Tensor | None,
-    features: Tensor | None,
-    weight: Tensor,
-    norm: FixedNorm,
-    kernel_map: KernelMap,
-    of_features: bool,
-) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor, Tensor]:
-    """See `ttt_kd_ros.sparse.products.convolve_norm_relu_gradients`."""
-    results = (
-        gradient.new_empty(kernel_map.inputs, weight.shape[1]) if of_features else None,
-        None if features is None else gradient.new_empty(weight.shape),
-        None if convolved is None and features is None else gradient.new_empty(weight.shape[2]),
-        gradient.new_empty(weight.shape[2]),
-        torch.empty_like(gradient),
-    )
-    layer_gradients(gradient, output, convolved, features, weight, norm, kernel_map, results)()
-    return results
-
-
-def layer_gradients(
-    gradient: Tensor,
-    output: Tensor | None,
-    convolved: Tensor | None,
-    features: Tensor | None,
-    weight: Tensor,
-    norm: FixedNorm,
-    kernel_map: KernelMap,
-    results: tuple[Tensor | None, Tensor | None, Tensor | None, Tensor, Tensor],
-    add: bool = False,
-) -> Call:
-    """`convolve_norm_relu_gradients` into arrays that are there; the last of them may be the gradient itself.
-
-    The features' gradient is added to what is there where that is asked for; without the output there was no ReLU.
-    """
-    features = None if features is None else features.contiguous()
-    pairs = (kernel_map.sources, kernel_map.targets, kernel_map.starts)
-    offsets, channels, out_channels = weight.shape
-    sizes = (offsets, kernel_map.inputs, kernel_map.outputs, channels, out_channels, OUTPUTS_AT_ONCE, PAIRS_AT_ONCE)
-    given = (gradient, output, convolved, features, weight.contiguous(), *_arguments(norm))
-    return Call("convolve_norm_relu_gradients", *given, *pairs, *sizes, add, *results)
+def _pairs(kernel_map: KernelMap) -> tuple[Tensor, Tensor, Tensor]:
+    return kernel_map.sources, kernel_map.targets, kernel_map.starts
 
 
 def _arguments(norm: FixedNorm) -> tuple[Tensor | float, ...]:
     return norm.weight, norm.bias, norm.mean, norm.variance, norm.eps
-
-
-def weight_gradient(features: Tensor, gradient: Tensor, weight: Tensor, kernel_map: KernelMap) -> Tensor:
-    """Gradient (K, C, D) of the weight from the one (outputs, D) of the outputs."""
-    features, gradient = features.contiguous(), gradient.contiguous()
-    result = gradient.new_empty(weight.shape)
-    pairs = (kernel_map.sources, kernel_map.targets, kernel_map.starts)
-    run("weight_gradient", features, gradient, result, *pairs, *weight.shape, PAIRS_AT_ONCE)
-    return result

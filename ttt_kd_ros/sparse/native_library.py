@@ -6,6 +6,7 @@ import ctypes
 from functools import cache
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from ttt_kd_ros.sparse.compiled import compiled
@@ -57,9 +58,17 @@ class Call:
         Its name.
     arguments
         Contiguous arrays, some of which may be absent, sizes and real numbers. The arrays are kept.
+
+    Raises
+    ------
+    TypeError
+        If an array holds real numbers that are not float32.
     """
 
     def __init__(self, kernel: str, *arguments: Tensor | float | None) -> None:
+        for each in arguments:
+            if isinstance(each, Tensor) and each.is_floating_point() and each.dtype is not torch.float32:
+                raise TypeError(f"the kernels compute in float32, not in {each.dtype}; set sparse_backend to torch")
         self._kernel = getattr(library(), kernel)
         self._arguments = arguments
         self._places = [a.data_ptr() if isinstance(a, Tensor) else a for a in arguments]

@@ -12,10 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ttt_kd_ros.sparse import kernel_map as maps
+from ttt_kd_ros.sparse.backend import Backend
 from ttt_kd_ros.sparse.kernel_map import Grouping, KernelMap
-
-__all__ = ["convolve", "gradients", "maps", "problem", "suits", "weight_gradient"]
 
 
 class _Memory(threading.local):
@@ -37,23 +35,51 @@ class _Memory(threading.local):
 _memory = _Memory()
 
 
-def problem(device: torch.device) -> str:
-    """None, on any device."""
-    return ""
+class Plain(Backend):
+    """PyTorch's own operations."""
+
+    def problem(self, device: torch.device) -> str:
+        """Empty, on any device."""
+        return ""
+
+    def suits(self, features: Tensor, kernel_map: KernelMap) -> bool:
+        """Always."""
+        return True
+
+    def convolve(self, features: Tensor, weight: Tensor, kernel_map: KernelMap) -> Tensor:
+        """See `Backend`."""
+        products = _memory.rows(len(kernel_map.sources), features, weight.shape[2])
+        matrices, parts = weight.unbind(), products.split([pairs.count for pairs in kernel_map.connected])
+        for pairs, part in zip(kernel_map.connected, parts, strict=True):
+            torch.mm(_select(features, pairs.sources), matrices[pairs.offset], out=part)
+        return _summed(products, kernel_map.by_target)
+
+    def weight_gradient(self, features: Tensor, gradient: Tensor, weight: Tensor, kernel_map: KernelMap) -> Tensor:
+        """See `Backend`."""
+        result = torch.zeros_like(weight)
+        matrices = result.unbind()
+        for pairs in kernel_map.connected:
+            torch.mm(_select(features, pairs.sources).T, _select(gradient, pairs.targets), out=matrices[pairs.offset])
+        return result
+
+    def gradients(
+        self, features: Tensor | None, gradient: Tensor, weight: Tensor, kernel_map: KernelMap, of_features: bool
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """See `Backend`; both at once, which gathers the outputs' once."""
+        if features is None or not of_features:
+            return super().gradients(features, gradient, weight, kernel_map, of_features)
+        products = _memory.rows(len(kernel_map.sources), gradient, weight.shape[1])
+        matrices, parts = weight.mT.unbind(), products.split([pairs.count for pairs in kernel_map.connected])
+        result = torch.zeros_like(weight)
+        of_weight = result.unbind()
+        for pairs, part in zip(kernel_map.connected, parts, strict=True):
+            gathered = _select(gradient, pairs.targets)
+            torch.mm(gathered, matrices[pairs.offset], out=part)
+            torch.mm(_select(features, pairs.sources).T, gathered, out=of_weight[pairs.offset])
+        return _summed(products, kernel_map.transposed.by_target), result
 
 
-def suits(features: Tensor, kernel_map: KernelMap) -> bool:
-    """Always."""
-    return True
-
-
-def convolve(features: Tensor, weight: Tensor, kernel_map: KernelMap) -> Tensor:
-    """(outputs, D) from (inputs, C) and (K, C, D), without a gradient."""
-    products = _memory.rows(len(kernel_map.sources), features, weight.shape[2])
-    matrices, parts = weight.unbind(), products.split([pairs.count for pairs in kernel_map.connected])
-    for pairs, part in zip(kernel_map.connected, parts, strict=True):
-        torch.mm(_select(features, pairs.sources), matrices[pairs.offset], out=part)
-    return _summed(products, kernel_map.by_target)
+PLAIN = Plain()
 
 
 def _summed(products: Tensor, groups: Grouping) -> Tensor:
@@ -62,27 +88,3 @@ def _summed(products: Tensor, groups: Grouping) -> Tensor:
 
 def _select(features: Tensor, rows: Tensor | None) -> Tensor:
     return features if rows is None else features.index_select(0, rows)
-
-
-def gradients(
-    features: Tensor, gradient: Tensor, weight: Tensor, transposed: Tensor, kernel_map: KernelMap
-) -> tuple[Tensor, Tensor]:
-    """Gradients of features and weight at once, which gathers the outputs' once; see `products.gradients`."""
-    products = _memory.rows(len(kernel_map.sources), gradient, transposed.shape[2])
-    matrices, parts = transposed.unbind(), products.split([pairs.count for pairs in kernel_map.connected])
-    result = torch.zeros_like(weight)
-    of_weight = result.unbind()
-    for pairs, part in zip(kernel_map.connected, parts, strict=True):
-        gathered = _select(gradient, pairs.targets)
-        torch.mm(gathered, matrices[pairs.offset], out=part)
-        torch.mm(_select(features, pairs.sources).T, gathered, out=of_weight[pairs.offset])
-    return _summed(products, kernel_map.transposed.by_target), result
-
-
-def weight_gradient(features: Tensor, gradient: Tensor, weight: Tensor, kernel_map: KernelMap) -> Tensor:
-    """Gradient (K, C, D) of the weight from that of the outputs."""
-    result = torch.zeros_like(weight)
-    matrices = result.unbind()
-    for pairs in kernel_map.connected:
-        torch.mm(_select(features, pairs.sources).T, _select(gradient, pairs.targets), out=matrices[pairs.offset])
-    return result

@@ -13,10 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ttt_kd_ros.sparse import kernel_map as maps
+from ttt_kd_ros.sparse.backend import Backend
 from ttt_kd_ros.sparse.kernel_map import KernelMap
-
-__all__ = ["convolve", "maps", "problem", "suits", "weight_gradient"]
 
 MIN_TILE = 16
 """Least edge of a tile that Triton multiplies."""
@@ -30,44 +28,47 @@ SPLITS = 16
 """Parts of an offset's pairs whose weight gradients are summed apart: sums in a fixed order, so that they repeat."""
 
 
-def problem(device: torch.device) -> str:
-    """Why the kernels cannot be used on a device, and the mend; empty if they can be tried."""
-    if device.type != "cuda":
-        return "they need an NVIDIA GPU; set the parameter 'device' to cuda or 'sparse_backend' to torch"
-    return "" if find_spec("triton") else "Triton is not installed; pip install triton"
+class Triton(Backend):
+    """The kernels of `triton_kernels`."""
+
+    def problem(self, device: torch.device) -> str:
+        """Why the kernels cannot be used on a device, and the mend; empty if they can be tried."""
+        if device.type != "cuda":
+            return "they need an NVIDIA GPU; set the parameter 'device' to cuda or 'sparse_backend' to torch"
+        return "" if find_spec("triton") else "Triton is not installed; pip install triton"
+
+    def suits(self, features: Tensor, kernel_map: KernelMap) -> bool:
+        """Whether the kernels know the type."""
+        return features.dtype in (torch.float32, torch.float16, torch.bfloat16)
+
+    def convolve(self, features: Tensor, weight: Tensor, kernel_map: KernelMap) -> Tensor:
+        """See `Backend`."""
+        table, (offsets, depth, width) = kernel_map.by_offset, weight.shape
+        output = features.new_empty(kernel_map.outputs, width)
+        columns = _tile(width, COLUMNS)
+        grid = (-(-kernel_map.outputs // ROWS), -(-width // columns))
+        with torch.cuda.device_of(features):  # Triton launches on the current device
+            _kernels().product[grid](
+                features.contiguous(), weight.contiguous(), table.sources, table.order, output, kernel_map.outputs,
+                depth, width, offsets, ROWS, columns, _tile(depth, DEPTH), _precision(),
+            )  # fmt: skip
+        return output
+
+    def weight_gradient(self, features: Tensor, gradient: Tensor, weight: Tensor, kernel_map: KernelMap) -> Tensor:
+        """See `Backend`."""
+        offsets, depth, width = weight.shape
+        partial = torch.empty(SPLITS, offsets, depth, width, dtype=torch.float32, device=weight.device)
+        rows, columns = _tile(depth, CHANNELS), _tile(width, CHANNELS)
+        grid = (offsets, SPLITS, -(-depth // rows) * -(-width // columns))
+        with torch.cuda.device_of(features):
+            _kernels().weight_gradient[grid](
+                features.contiguous(), gradient.contiguous(), kernel_map.sources, kernel_map.targets, kernel_map.starts,
+                partial, depth, width, rows, columns, DEPTH, _precision(),
+            )  # fmt: skip
+        return partial.sum(dim=0).to(weight.dtype)
 
 
-def suits(features: Tensor, kernel_map: KernelMap) -> bool:
-    """Whether the kernels know the type."""
-    return features.dtype in (torch.float32, torch.float16, torch.bfloat16)
-
-
-def convolve(features: Tensor, weight: Tensor, kernel_map: KernelMap) -> Tensor:
-    """(outputs, D) from (inputs, C) and (K, C, D), without a gradient."""
-    table, (offsets, depth, width) = kernel_map.by_offset, weight.shape
-    output = features.new_empty(kernel_map.outputs, width)
-    columns = _tile(width, COLUMNS)
-    grid = (-(-kernel_map.outputs // ROWS), -(-width // columns))
-    with torch.cuda.device_of(features):  # Triton launches on the current device
-        _kernels().product[grid](
-            features.contiguous(), weight.contiguous(), table.sources, table.order, output, kernel_map.outputs,
-            depth, width, offsets, ROWS, columns, _tile(depth, DEPTH), _precision(),
-        )  # fmt: skip
-    return output
-
-
-def weight_gradient(features: Tensor, gradient: Tensor, weight: Tensor, kernel_map: KernelMap) -> Tensor:
-    """Gradient (K, C, D) of the weight from the one (outputs, D) of the outputs."""
-    offsets, depth, width = weight.shape
-    partial = torch.empty(SPLITS, offsets, depth, width, dtype=torch.float32, device=weight.device)
-    rows, columns = _tile(depth, CHANNELS), _tile(width, CHANNELS)
-    grid = (offsets, SPLITS, -(-depth // rows) * -(-width // columns))
-    with torch.cuda.device_of(features):
-        _kernels().weight_gradient[grid](
-            features.contiguous(), gradient.contiguous(), kernel_map.sources, kernel_map.targets, kernel_map.starts,
-            partial, depth, width, rows, columns, DEPTH, _precision(),
-        )  # fmt: skip
-    return partial.sum(dim=0).to(weight.dtype)
+TRITON = Triton()
 
 
 def _tile(size: int, most: int) -> int:
