@@ -24,7 +24,7 @@ COEFFICIENTS: Mapping[str, tuple[str, ...]] = {
 }
 """Coefficients of each distortion model, named and ordered as in ``sensor_msgs/CameraInfo`` and OpenCV."""
 
-SHORTEST_FOCAL_LENGTH = 0.01
+SHORTEST_FOCAL_LENGTH = 0.05
 """Of the picture's size; shorter ones are no pixels. A fisheye lens that sees all around has 0.16."""
 
 
@@ -184,7 +184,8 @@ class AdaptationReport:
     trusted
         Whether the adapted weights may label the whole scan and not only what lies near the view.
     weight_version
-        Number of scans whose steps are in the weights that predicted; 0 for the source model.
+        Number of scans whose steps are in the weights; 0 for the source model's. A scan that is familiar is labelled by
+        the source model whatever they are.
     reset_by
         Why the weights went back to the source's: ``collapse``, ``disagreement`` or ``time jump``; empty if they
         did not.

@@ -137,6 +137,8 @@ class Segmenter:
         self._session.configure(settings)
         if settings.mode != "online":
             self.reset()
+        if settings.mode == "off":
+            self._session.release()
 
     def reset(self) -> None:
         """Go back to the source weights."""
@@ -165,6 +167,8 @@ class Segmenter:
         CheckpointError
             If the file cannot be written.
         """
+        if self._settings.scan_statistics:  # they are of the last scan
+            self._session.restore_statistics()
         save_checkpoint(path, self._network, {**self._training, ADAPTED_SCANS: self._weight_version})
 
     def load_weights(self, path: str | Path) -> None:
@@ -232,6 +236,26 @@ class Segmenter:
             voxels = self._network.voxel_input(base_points.index_select(0, valid))
         self._take_statistics(voxels, due, stage)
         pairs, steps = self._begin(voxels, points.index_select(0, valid), frame, due, stage)
+        try:
+            answers = self._answers(len(points), valid, voxels, pairs, steps, counts, stage)
+        finally:
+            if steps.kd_losses and self._session.settings.mode == "offline":
+                self.reset()
+        if steps.stopped_by == "out of memory" and not self._source_only:
+            self._need_less_memory()
+        return answers
+
+    def _answers(
+        self,
+        points: int,
+        valid: Tensor,
+        voxels: VoxelInput,
+        pairs: PointTargets | None,
+        steps: Steps,
+        counts: Sequence[int],
+        stage: _Stopwatch,
+    ) -> tuple[Segmentation, ...]:
+        """What the points are labelled after each count of steps."""
         version, answers = self._weight_version, []
         for count in counts:
             with stage("adapt"):
@@ -239,16 +263,12 @@ class Segmenter:
                     self._session.advance(steps, count)
                     self._weight_version = version + bool(steps.kd_losses)
             with stage("predict"):
-                labels, confidence, report = self._predict(voxels, pairs, steps)
-                answer = self._expand(len(points), valid, voxels.grid.inverse, labels, confidence)
+                labels, confidence, report = self._predict_in_memory(voxels, pairs, steps)
+                answer = self._expand(points, valid, voxels.grid.inverse, labels, confidence)
             version = 0 if report.reset_by else version
             answers.append(Segmentation(*answer, report, dict(stage.timings_ms)))
             predictions = 1 if self._reach(steps) is None else 2
             self.pace.add("predict", stage.timings_ms.pop("predict") / 1e3 / predictions)
-        if steps.stopped_by == "out of memory" and not self._source_only:
-            self._need_less_memory()
-        if answers[-1].adaptation.steps and self._session.settings.mode == "offline":
-            self.reset()
         return tuple(answers)
 
     def _take_statistics(self, voxels: VoxelInput, due: float, stage: _Stopwatch) -> None:
@@ -257,9 +277,15 @@ class Segmenter:
             return
         if not pace.fits(due, "statistics"):
             pace.fade("statistics")
+            self._session.restore_statistics()
             return
-        with stage("statistics"):
-            self._session.take_statistics(voxels)
+        try:
+            with stage("statistics"):
+                self._session.take_statistics(voxels)
+        except torch.OutOfMemoryError:
+            self._session.restore_statistics()
+            free_memory()
+            return
         pace.add("statistics", stage.timings_ms["statistics"] / 1e3)
 
     def _begin(
@@ -309,6 +335,7 @@ class Segmenter:
             self.reset()
         else:
             self._session.configure(replace(self._settings, scope=SMALLEST_SCOPE))
+        self._session.release()
         free_memory()
 
     def _expand(
@@ -329,6 +356,21 @@ class Segmenter:
     def _reach(self, steps: Steps) -> Tensor | None:
         """(V,) bool, voxels that adapted weights label beside the source model; None where one model labels all."""
         return steps.reach if self._weight_version else None
+
+    def _predict_in_memory(
+        self, voxels: VoxelInput, pairs: PointTargets | None, steps: Steps
+    ) -> tuple[Tensor, Tensor, AdaptationReport]:
+        """`_predict`; if there is no memory left for it, once more in what the steps have taken, which end."""
+        try:
+            return self._predict(voxels, pairs, steps)
+        except torch.OutOfMemoryError:
+            if pairs is None:
+                raise
+        if not steps.familiar:
+            steps.stopped_by = "out of memory"
+        self._session.release()
+        free_memory()
+        return self._predict(voxels, pairs, steps)
 
     @torch.no_grad()
     def _predict(

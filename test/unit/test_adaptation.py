@@ -471,6 +471,15 @@ def test_the_source_model_that_stands_in_where_a_scan_is_not_trusted_has_the_sca
         torch.testing.assert_close(value, wanted, atol=1e-6, rtol=0)
 
 
+def test_the_source_model_s_statistics_do_not_depend_on_the_steps_before(network, voxels, pairs):
+    session = AdaptationSession(network, replace(SETTINGS, scan_statistics=0.3))
+    session.take_statistics(voxels)
+    expected = session.source(voxels)
+    session.adapt(voxels, pairs)
+    session.take_statistics(voxels)
+    assert all(map(torch.equal, session.source(voxels), expected))
+
+
 def test_a_change_of_settings_brings_back_the_statistics_of_training(network, voxels):
     before = weights(network)
     session = AdaptationSession(network, replace(SETTINGS, scan_statistics=0.3))
@@ -485,6 +494,48 @@ def test_a_handful_of_voxels_has_no_statistics(network, street_points):
         network.voxel_input(street_points[:5])
     )
     assert not changed(before, network)
+
+
+def test_from_a_handful_of_voxels_no_statistics_drift(network, street_points):
+    before, few = weights(network), PointTargets(torch.arange(5), torch.ones(5, 4))
+    session = AdaptationSession(network, replace(SETTINGS, method="statistics"))
+    assert len(session.adapt(network.voxel_input(street_points[:5]), few).kd_losses) == SETTINGS.steps
+    assert not changed(before, network)
+
+
+@pytest.mark.parametrize("scope", ["all", "lora"])
+def test_a_fault_in_a_step_leaves_the_weights_from_before_the_scan(network, voxels, pairs, monkeypatch, scope):
+    session = AdaptationSession(network, replace(SETTINGS, scope=scope))
+    session.adapt(voxels, pairs)
+    before, steps = weights(network), session.begin(voxels, pairs)
+    session.advance(steps, 1)
+    assert changed(before, network)
+
+    def fail(*_):
+        raise RuntimeError("no kernel image is available")
+
+    monkeypatch.setattr(session, "_distillation", fail)
+    with pytest.raises(RuntimeError, match="no kernel image"):
+        session.advance(steps, 2)
+    assert not changed(before, network)
+
+
+@pytest.mark.parametrize("scope", ["all", "lora"])
+def test_the_pull_leads_to_the_source_weights_whatever_was_configured_in_between(network, voxels, pairs, scope):
+    before = weights(network)
+    session = AdaptationSession(network, replace(SETTINGS, scope=scope))
+    session.adapt(voxels, pairs)
+    session.configure(replace(SETTINGS, scope=scope, pull=1.0, steps=1))
+    session.adapt(voxels, pairs)
+    for name, value in network.state_dict().items():
+        torch.testing.assert_close(value, before[name], atol=1e-6, rtol=0)
+
+
+def test_without_a_step_no_label_of_a_scan_disagrees_with_the_source_model(network, voxels, pairs):
+    session = AdaptationSession(network, replace(SETTINGS, margin_m=0.0, disagreement_share=0.0))
+    steps = session.begin(voxels, pairs)
+    steps.kd_losses.append(0.0)
+    assert session.fault(voxels, session.source(voxels)[0].argmax(dim=1), steps) == ""
 
 
 def test_no_gradient_is_left_behind(network, voxels, pairs):

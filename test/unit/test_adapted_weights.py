@@ -12,7 +12,7 @@ from stripes import StripesTeacher, camera_view
 from ttt_kd_ros.adaptation.settings import AdaptationSettings
 from ttt_kd_ros.errors import CheckpointError, InputError
 from ttt_kd_ros.frame import Frame, Scan
-from ttt_kd_ros.model.checkpoint import load_manifest, save_checkpoint
+from ttt_kd_ros.model.checkpoint import load_checkpoint, load_manifest, save_checkpoint
 from ttt_kd_ros.model.network import Network
 from ttt_kd_ros.segmenter import Segmenter
 
@@ -50,6 +50,14 @@ class TestFiles:
         expected, found = adapted.segment(frame), twin.segment(frame)
         np.testing.assert_array_equal(found.confidence, expected.confidence)
         assert found.adaptation.weight_version == 2
+
+    def test_the_statistics_in_the_file_are_those_of_training(self, network, frame, tmp_path):
+        before = {name: value.clone() for name, value in network.named_buffers()}
+        segmenter = Segmenter(network, StripesTeacher(), replace(SETTINGS, scan_statistics=0.3))
+        segmenter.segment(frame)
+        segmenter.save_weights(tmp_path / "w.safetensors")
+        saved, _ = load_checkpoint(tmp_path / "w.safetensors")
+        assert all(torch.equal(value, before[name]) for name, value in saved.named_buffers())
 
     def test_the_file_tells_of_its_source_and_its_adaptation(self, adapted, tmp_path):
         adapted.save_weights(tmp_path / "deep" / "w.safetensors")

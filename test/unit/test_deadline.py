@@ -128,10 +128,11 @@ def test_a_scan_that_is_not_trusted_keeps_time_for_the_source_model_s_labels(seg
 def test_what_the_teacher_needs_for_the_first_picture_of_a_size_does_not_count(segmenter, frame, clock):
     features, met = segmenter._teacher.features, set()
 
-    def translating(image):
-        clock.go_on(0.0 if image.shape in met else 5.0)
-        met.add(image.shape)
-        return features(image)
+    def translating(images):
+        for image in images:
+            clock.go_on(0.0 if image.shape in met else 5.0)
+            met.add(image.shape)
+        return features(images)
 
     segmenter._teacher.features = translating
     warm_up(segmenter)
@@ -171,6 +172,16 @@ def test_the_scan_s_statistics_come_before_the_steps_and_count(segmenter, frame,
     assert answer.timings_ms["statistics"] == pytest.approx(FORWARD_S * 1e3)
     assert clock() <= due
     assert "statistics" not in segmenter.segment(frame, clock() + 0.03).timings_ms
+
+
+def test_where_there_is_no_time_for_a_scan_s_statistics_those_of_training_are_used(segmenter, network, frame, clock):
+    before = {name: value.clone() for name, value in network.named_buffers()}
+    segmenter.configure(replace(segmenter.settings, scan_statistics=0.3))
+    for _ in range(4):
+        segmenter.segment(frame, clock() + 0.2)
+    assert not all(torch.equal(value, before[name]) for name, value in network.named_buffers())
+    segmenter.segment(frame, clock() + 0.03)
+    assert all(torch.equal(value, before[name]) for name, value in network.named_buffers())
 
 
 def test_once_warmed_up_a_scan_is_late_neither_for_its_first_teacher_nor_for_its_first_step(segmenter, frame, clock):

@@ -136,6 +136,35 @@ class TestMemory:
         segmenter.configure(replace(SETTINGS, scope="norm"))
         assert segmenter.segment(frame).adaptation.steps == 3
 
+    def test_a_prediction_that_does_not_fit_beside_the_steps_ends_them_and_is_made(self, network, frame, out_of_memory):
+        out_of_memory.clear()
+        segmenter = Segmenter(network, StripesTeacher(), SETTINGS)
+        session, predict = segmenter._session, segmenter._predict
+
+        def fits_alone(*arguments):
+            if session._scan is not None:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return predict(*arguments)
+
+        segmenter._predict = fits_alone
+        answer = segmenter.segment(frame)
+        assert (answer.adaptation.steps, answer.adaptation.stopped_by) == (3, "out of memory")
+        assert session.settings.scope == "decoder"
+
+    def test_statistics_that_do_not_fit_are_those_of_training(self, network, frame, source, monkeypatch):
+        segmenter = Segmenter(network, StripesTeacher(), replace(SETTINGS, scan_statistics=0.3, steps=0))
+
+        def too_much(*_):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+        monkeypatch.setattr(AdaptationSession, "take_statistics", too_much)
+        np.testing.assert_array_equal(segmenter.segment(frame).confidence, source.confidence)
+
+    def test_nothing_of_a_scan_that_was_too_big_is_kept(self, network, frame):
+        segmenter = Segmenter(network, StripesTeacher(), SETTINGS)
+        segmenter.segment(frame)
+        assert segmenter._session._scan is None
+
     def test_a_teacher_that_does_not_fit_is_no_end(self, network, frame):
         teacher = StripesTeacher()
 
@@ -145,6 +174,19 @@ class TestMemory:
         teacher.features = features
         answer = Segmenter(network, teacher, SETTINGS).segment(frame)
         assert answer.adaptation.stopped_by == "out of memory"
+
+
+def test_offline_the_source_weights_come_back_after_a_scan_that_could_not_be_labelled(network, frame, monkeypatch):
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    segmenter = Segmenter(network, StripesTeacher(), replace(SETTINGS, mode="offline"))
+
+    def fail(*_):
+        raise RuntimeError("no kernel image is available")
+
+    monkeypatch.setattr(segmenter, "_predict", fail)
+    with pytest.raises(RuntimeError, match="no kernel image"):
+        segmenter.segment(frame)
+    assert distance(network, before) == 0
 
 
 def test_after_several_numbers_of_steps_what_was_undone_stays_undone(network, frame, source):

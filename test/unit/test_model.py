@@ -186,6 +186,8 @@ class TestCheckpoint:
         [
             ({"format": 99}, "has format 99"),
             ({"network": {}}, "cannot be read"),
+            ({"training": [1]}, "cannot be read"),
+            ({"training": {"kd_cosine": None}}, "kd_cosine that is no number"),
         ],
     )
     def test_a_manifest_of_another_version_is_refused(self, network, tmp_path, change, message):
@@ -193,6 +195,14 @@ class TestCheckpoint:
         save_file({"a": torch.zeros(1)}, tmp_path / "m.safetensors", metadata={"ttt_kd_ros": json.dumps(manifest)})
         with pytest.raises(CheckpointError, match=message):
             load_manifest(tmp_path / "m.safetensors")
+
+    @pytest.mark.parametrize(("name", "value"), [("target_size", "x"), ("target_size", 1000), ("voxel_size", 0)])
+    def test_a_network_that_cannot_be_is_refused(self, network, tmp_path, name, value):
+        manifest = json.loads(Manifest(network.config).to_json())
+        manifest["network"][name] = value
+        save_file({"a": torch.zeros(1)}, tmp_path / "m.safetensors", metadata={"ttt_kd_ros": json.dumps(manifest)})
+        with pytest.raises(CheckpointError, match=r"m\.safetensors"):
+            load_checkpoint(tmp_path / "m.safetensors")
 
     def test_a_checkpoint_of_other_input_features_is_refused(self, network, tmp_path):
         manifest = json.loads(Manifest(network.config).to_json())

@@ -2,12 +2,13 @@
 
 import copy
 import weakref
+from contextlib import nullcontext
 
 import pytest
 import torch
 
 from ttt_kd_ros.adaptation import replayed
-from ttt_kd_ros.adaptation.replayed import MIN_LEFT, RECORD, REPLAY, STEP, Replayed
+from ttt_kd_ros.adaptation.replayed import MIN_LEFT, RECORD, REPLAY, STEP, Recorder, Replayed
 from ttt_kd_ros.adaptation.session import AdaptationSession
 from ttt_kd_ros.adaptation.settings import SCOPES, AdaptationSettings
 from ttt_kd_ros.adaptation.targets import PointTargets
@@ -17,15 +18,15 @@ CUDA = torch.device("cuda")
 
 @pytest.fixture
 def unrecordable(monkeypatch):
-    def fails(self):
+    def fails(self, function):
         raise RuntimeError("operation not permitted when stream is capturing")
 
-    monkeypatch.setattr(Replayed, "_record", fails)
+    monkeypatch.setattr(Recorder, "_record", fails)
 
 
 def test_without_a_cuda_device_every_time_is_done_anew():
     done = []
-    step = Replayed(lambda: done.append(1) or torch.zeros(2), torch.device("cpu"))
+    step = Replayed(lambda: done.append(1) or torch.zeros(2), Recorder(torch.device("cpu")))
     for left in (10, 9, 8):
         assert step.next(left) == STEP
         step(STEP)
@@ -33,7 +34,7 @@ def test_without_a_cuda_device_every_time_is_done_anew():
 
 
 def test_it_is_recorded_once_warm_and_where_enough_is_left():
-    step = Replayed(lambda: torch.zeros(2), CUDA)
+    step = Replayed(lambda: torch.zeros(2), Recorder(CUDA))
     assert step.next(100) == STEP
     step(STEP)
     assert step.next(MIN_LEFT) == RECORD
@@ -41,23 +42,24 @@ def test_it_is_recorded_once_warm_and_where_enough_is_left():
 
 
 def test_what_cannot_be_recorded_is_done_anew_and_not_tried_again(unrecordable):
-    step = Replayed(lambda: torch.ones(2), CUDA)
+    recorder = Recorder(CUDA)
+    step = Replayed(lambda: torch.ones(2), recorder)
     step(STEP)
     with pytest.warns(UserWarning, match=r"one by one.*not permitted when stream is capturing"):
         assert torch.equal(step(RECORD), torch.ones(2))
     assert step.next(100) == STEP
-    following = Replayed(lambda: torch.ones(2), CUDA, step)
+    following = Replayed(lambda: torch.ones(2), recorder)
     following(STEP)
     assert following.next(100) == STEP
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_none_keeps_what_the_ones_before_worked_on(device):
-    step, worked_on = None, []
+    recorder, worked_on = Recorder(torch.device(device)), []
     for _ in range(3):
         tensor = torch.zeros(2)
         worked_on.append(weakref.ref(tensor))
-        step = Replayed(tensor.clone, torch.device(device), step)
+        step = Replayed(tensor.clone, recorder)
         step(STEP)
         del tensor
     assert [ref() is not None for ref in worked_on] == [False, False, True]
@@ -104,3 +106,21 @@ def test_replayed_steps_are_those_taken_one_by_one(network, street_points, scope
 def test_every_method_can_be_recorded(network, street_points, method):
     settings = AdaptationSettings(steps=6, method=method, familiar=0.0, source_weight=0.1, disagreement_share=0.9)
     assert weights_after(network, street_points, settings)[2] == [REPLAY, REPLAY]
+
+
+def test_a_recording_that_is_broken_off_leaves_no_gradient_behind(network, street_points, pairs, monkeypatch):
+    settings = AdaptationSettings(steps=4, learning_rate=1e-2, familiar=0.0)
+    voxels, found = network.voxel_input(street_points), []
+    for breaks_off in (False, True):
+        session = AdaptationSession(copy.deepcopy(network), settings)
+        monkeypatch.setattr(session._recorder, "able", breaks_off)
+
+        def record(function, session=session):
+            for parameter in session._scope.parameters:
+                parameter.grad = torch.full_like(parameter, 1e3)
+            raise RuntimeError("cannot be captured")
+
+        monkeypatch.setattr(session._recorder, "_record", record)
+        with pytest.warns(UserWarning, match="cannot be captured") if breaks_off else nullcontext():
+            found.append(session.adapt(voxels, pairs).kd_losses)
+    assert found[0] == found[1]

@@ -15,6 +15,57 @@ MIN_LEFT = 2
 """From how many steps that are still to come recording is worth it: it takes as long as a step (docs/benchmarks.md)."""
 
 
+class Recorder:
+    """Records on one stream, each time into the memory of the recording before, which is done with.
+
+    Parameters
+    ----------
+    device
+        Where is computed.
+
+    Attributes
+    ----------
+    able
+        Whether it is a CUDA device and no recording has failed.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.able: bool = device.type == "cuda"
+        self._device = device
+        self._stream: torch.cuda.Stream | None = None
+        self._last: torch.cuda.CUDAGraph | None = None
+
+    def record(self, function: Callable[[], Tensor]) -> tuple[torch.cuda.CUDAGraph, Tensor] | None:
+        """The recording of a function and its result in it; None, with a warning, if it cannot be recorded."""
+        try:
+            return self._record(function)
+        except RuntimeError as error:
+            self.able = False
+            self.forget()
+            free_memory()
+            warnings.warn(f"steps are taken one by one: they cannot be recorded as a CUDA graph: {error}", stacklevel=4)
+            return None
+
+    def forget(self) -> None:
+        """Keep no memory of recordings."""
+        self._last = None
+
+    def _record(self, function: Callable[[], Tensor]) -> tuple[torch.cuda.CUDAGraph, Tensor]:
+        graph, usual = torch.cuda.CUDAGraph(), torch.cuda.current_stream(self._device)
+        self._stream = self._stream or torch.cuda.Stream(self._device)
+        pool = self._last.pool() if self._last is not None else None
+        self._stream.wait_stream(usual)
+        with torch.cuda.stream(self._stream):
+            graph.capture_begin(pool, capture_error_mode="thread_local")
+            try:
+                result = function()
+            finally:
+                graph.capture_end()
+        usual.wait_stream(self._stream)
+        self._last = graph
+        return graph, result
+
+
 class Replayed:
     """Does the same on the same tensors again and again.
 
@@ -24,58 +75,31 @@ class Replayed:
     Parameters
     ----------
     function
-        Reads no tensor's value and keeps none of its own tensors; the tensors that it works on stay where they are.
-    device
-        Where it computes.
-    before
-        One that is done with, whose memory the recording takes over.
+        Reads no tensor's value and keeps none of its own tensors; the tensors that it works on stay where they are. One
+        that is broken off in a recording may be called again.
+    recorder
+        Records it; what it recorded before is not replayed any more.
     """
 
-    def __init__(self, function: Callable[[], Tensor], device: torch.device, before: Replayed | None = None) -> None:
+    def __init__(self, function: Callable[[], Tensor], recorder: Recorder) -> None:
         self._function = function
-        self._device = device
+        self._recorder = recorder
         self._warm = False
-        self._graph: torch.cuda.CUDAGraph | None = None
-        self._result = torch.empty(0)
-        self.recordable: bool = device.type == "cuda" and (before is None or before.recordable)
-        """Whether there is a CUDA device and no recording has failed."""
-        self.memory: torch.cuda.CUDAGraph | None = before.memory if before is not None else None
-        """The recording whose memory the next one takes over: its own, or the last one before."""
+        self._recorded: tuple[torch.cuda.CUDAGraph, Tensor] | None = None
 
     def next(self, left: int) -> str:
         """How it would be done next, with so many times to go: ``step``, ``record`` or ``replay``."""
-        if self._graph is not None:
+        if self._recorded is not None:
             return REPLAY
-        return RECORD if self.recordable and self._warm and left >= MIN_LEFT else STEP
+        return RECORD if self._recorder.able and self._warm and left >= MIN_LEFT else STEP
 
     def __call__(self, how: str) -> Tensor:
         """Do it once in one of the ways of `next`; the result is valid until the next time."""
         if how == RECORD:
-            try:
-                self._record()
-            except RuntimeError as error:
-                self._give_up(error)
-        if self._graph is None:
+            self._recorded = self._recorder.record(self._function)
+        if self._recorded is None:
             self._warm = True
             return self._function()
-        self._graph.replay()
-        return self._result
-
-    def _record(self) -> None:
-        graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream(self._device)
-        usual = torch.cuda.current_stream(self._device)
-        pool = self.memory.pool() if self.memory is not None else None
-        stream.wait_stream(usual)
-        with torch.cuda.stream(stream):
-            graph.capture_begin(pool, capture_error_mode="thread_local")
-            try:
-                self._result = self._function()
-            finally:
-                graph.capture_end()
-        usual.wait_stream(stream)
-        self._graph = self.memory = graph
-
-    def _give_up(self, error: RuntimeError) -> None:
-        self.recordable, self.memory = False, None
-        free_memory()
-        warnings.warn(f"steps are taken one by one: they cannot be recorded as a CUDA graph: {error}", stacklevel=4)
+        graph, result = self._recorded
+        graph.replay()
+        return result

@@ -107,19 +107,21 @@ class LowRankScope(Scope):
 
     follows = False
 
-    def __init__(self, backbone: Backbone) -> None:
+    def __init__(self, backbone: Backbone, source: Backbone) -> None:
         names = {id(p): name for name, p in backbone.named_parameters()}
         self._targets = {names[id(p)]: p for p in scope_parameters(backbone, "lora")}
         self._before = {name: p.detach().clone() for name, p in self._targets.items()}
+        self._sources = [p.detach() for p in scope_parameters(source, "lora")]
         self._factors = {name: _factors(p, seed) for seed, (name, p) in enumerate(self._targets.items())}
         self.parameters = [factor for pair in self._factors.values() for factor in pair]
         self.flat = _joined(self.parameters)
 
     @torch.no_grad()
     def pull(self, share: float) -> None:
-        """Make the change smaller by a share."""
-        for _, B in self._factors.values():
+        """Make the change smaller by a share, and what it changes as much nearer to the source weights."""
+        for (_, B), before, source in zip(self._factors.values(), self._before.values(), self._sources, strict=True):
             B.mul_(1 - share)
+            before.lerp_(source, share)
 
     def tape(self, backbone: Backbone, voxels: VoxelInput) -> None:
         """A tape knows the backbone's own weights alone."""
@@ -139,7 +141,7 @@ class LowRankScope(Scope):
 
 def make_scope(backbone: Backbone, scope: str, source: Backbone) -> Scope:
     """What moves in a scope, from the backbone's weights as they are."""
-    return LowRankScope(backbone) if scope == "lora" else Scope(backbone, scope, source)
+    return LowRankScope(backbone, source) if scope == "lora" else Scope(backbone, scope, source)
 
 
 def _joined(parameters: Sequence[nn.Parameter]) -> nn.Parameter:

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Iterable, Mapping
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from typing import cast
 
@@ -18,7 +18,7 @@ from ttt_kd_ros.adaptation.cost import Clock, Pace
 from ttt_kd_ros.adaptation.guards import changed_share, largest_share
 from ttt_kd_ros.adaptation.methods import NEEDS_TEACHER, Objective, objective
 from ttt_kd_ros.adaptation.objective import distillation_loss
-from ttt_kd_ros.adaptation.replayed import RECORD, STEP, Replayed
+from ttt_kd_ros.adaptation.replayed import RECORD, STEP, Recorder, Replayed
 from ttt_kd_ros.adaptation.scope import make_scope
 from ttt_kd_ros.adaptation.settings import AdaptationSettings
 from ttt_kd_ros.adaptation.targets import PointTargets, Targets
@@ -34,7 +34,7 @@ MOMENTUM, MOMENTUM_DECAY, MOMENTUM_FLOOR = 0.1, 0.94, 0.005
 FAMILIAR = "familiar"
 """Why no step is taken on a scan whose image features the source model predicts as well as in training."""
 MIN_COARSE_VOXELS = 32
-"""Of `AdaptationSettings.scan_statistics`: with fewer voxels on the coarsest level a scan has no statistics."""
+"""With fewer voxels on the coarsest level a scan has no statistics."""
 
 
 @dataclass
@@ -78,6 +78,7 @@ class _Scan:
     """What the steps on one scan need."""
 
     view: View
+    loss: Objective
     step: Replayed
     before: Tensor
     source_labels: Tensor | None
@@ -117,6 +118,7 @@ class AdaptationSession:
         self._statistics = [statistic.clone() for statistic in network.backbone.buffers()]
         self._clock = clock
         self._kd_level = kd_level
+        self._recorder = Recorder(next(network.parameters()).device)
         self._scan: _Scan | None = None
         self._tape: Tape | None = None
         self.pace = Pace(clock)
@@ -132,7 +134,7 @@ class AdaptationSession:
         With another share of scans' statistics, those of training are back until the next scan.
         """
         if settings.scan_statistics != self.settings.scan_statistics:
-            self._restore_statistics()
+            self.restore_statistics()
         self.settings = settings.resolved()
         self._restart()
 
@@ -142,7 +144,11 @@ class AdaptationSession:
         self.load(self._source_state)
 
     def load(self, weights: Mapping[str, Tensor]) -> None:
-        """Go on with other weights of the backbone, those of its state; the state of the optimizer is forgotten."""
+        """Go on with other weights of the backbone, those of its state; the state of the optimizer is forgotten.
+
+        The last scan is done with.
+        """
+        self._scan = None
         _copy((weights[name] for name in self._state), self._state.values())
         if self._scope.follows and self._scope.holds:
             self._forget()
@@ -153,6 +159,8 @@ class AdaptationSession:
     def take_statistics(self, voxels: VoxelInput) -> None:
         """Mix a scan's statistics into the batch norms', from those of training, whatever scans were before.
 
+        They are those of the source model's features, in both networks.
+
         Schneider et al., "Improving robustness against common corruptions by covariate shift adaptation", NeurIPS 2020.
 
         Parameters
@@ -160,13 +168,13 @@ class AdaptationSession:
         voxels
             The whole scan.
         """
-        self._restore_statistics()
+        self.restore_statistics()
         if voxels.pyramid.coarsest >= MIN_COARSE_VOXELS:
-            self._mix_statistics(voxels, self.settings.scan_statistics)
-            _copy(self._network.backbone.buffers(), self._source_network.backbone.buffers())
+            _mix_statistics(self._source_network, voxels, self.settings.scan_statistics)
+            _copy(self._source_network.backbone.buffers(), self._network.backbone.buffers())
 
-    def _restore_statistics(self) -> None:
-        """Those of training."""
+    def restore_statistics(self) -> None:
+        """Go back to the statistics of training."""
         for network in (self._network, self._source_network):
             _copy(self._statistics, network.backbone.buffers())
 
@@ -178,6 +186,17 @@ class AdaptationSession:
         """Begin with steps as if there had been none."""
         self._optimizer = _optimizer(self._scope.flat, self.settings)
         self._momentum = MOMENTUM
+        if self._scan is not None:  # what was recorded moves other weights
+            step = self._replayed(self._scan.view, self._scan.loss)
+            self._scan = replace(self._scan, step=step, before=self._scope.flat.clone())
+
+    def release(self) -> None:
+        """Keep no memory of the last scan and its steps."""
+        self._scan = None
+        self._recorder.forget()
+
+    def _replayed(self, view: View, loss: Objective) -> Replayed:
+        return Replayed(partial(self._take_step, view, loss), self._recorder)
 
     def adapt(self, voxels: VoxelInput, pairs: PointTargets) -> Steps:
         """Take the settings' steps on a scan (see `begin` and `advance`)."""
@@ -208,11 +227,9 @@ class AdaptationSession:
         source = cache(lambda: self.source(view.voxels))
         loss = objective(self.settings, view.targets, lambda: source()[0])
         guarded = self.settings.disagreement_share < 1
-        source_labels = source()[0].argmax(dim=1) if guarded else None
-        last = self._scan.step if self._scan is not None else None
-        step = Replayed(partial(self._take_step, view, loss), voxels.features.device, last)
-        before = self._scope.flat.clone()
-        self._scan = _Scan(view, step, before, source_labels, start=self._clock(), due=due)
+        source_labels = self.source(voxels)[0].argmax(dim=1)[view.near] if guarded else None
+        step, before = self._replayed(view, loss), self._scope.flat.clone()
+        self._scan = _Scan(view, loss, step, before, source_labels, start=self._clock(), due=due)
         familiar, trust = self.settings.familiar, self.settings.trust
         if self.settings.method not in NEEDS_TEACHER or not (familiar or trust):
             return Steps()
@@ -223,11 +240,13 @@ class AdaptationSession:
         return Steps(trusted=trusted, reach=None if trusted or view.near.all() else view.near)
 
     def advance(self, steps: Steps, count: int) -> None:
-        """Take steps on the scan until there are `count`, or something stops them.
+        """Take steps on the scan until there are `count`, or something stops them or has stopped them before.
 
-        If a loss or a weight is not finite or the GPU's memory does not suffice, the weights are those from before the
-        scan.
+        If a loss or a weight is not finite, the GPU's memory does not suffice or anything else fails, the weights are
+        those from before the scan.
         """
+        if steps.stopped_by != "steps":
+            return
         scan = self._scan
         if scan is None:
             raise RuntimeError("begin a scan before advancing")
@@ -236,20 +255,27 @@ class AdaptationSession:
                 parameter.requires_grad_(True)
             while len(steps.kd_losses) < count and steps.stopped_by == "steps":
                 steps.stopped_by = self._step(scan, steps, count - len(steps.kd_losses))
+            if not self._scope.flat.sum().isfinite():
+                steps.stopped_by = "not finite"
         except torch.OutOfMemoryError:
             steps.stopped_by = "out of memory"
+        except Exception:
+            self._go_back(scan)
+            raise
         finally:
             for parameter in self._scope.parameters:
                 parameter.requires_grad_(False)
             self._scope.drop_gradients()
             self._tape = None
-        if not self._scope.flat.sum().isfinite():
-            steps.stopped_by = "not finite"
         if steps.stopped_by in ("not finite", "out of memory"):
             steps.undo(steps.stopped_by)
-            self._scope.flat.copy_(scan.before)
-            self._scope.fold()
-            self._restart()
+            self._go_back(scan)
+
+    def _go_back(self, scan: _Scan) -> None:
+        """The weights from before a scan."""
+        self._scope.flat.copy_(scan.before)
+        self._scope.fold()
+        self._restart()
 
     def fault(self, voxels: VoxelInput, labels: Tensor, steps: Steps) -> str:
         """What is wrong with the (V,) labels that adapted weights gave a scan: ``collapse``, ``disagreement`` or empty.
@@ -326,6 +352,7 @@ class AdaptationSession:
 
     def _differentiate(self, view: View, objective: Objective) -> tuple[Tensor, Tensor]:
         """ρ_2D's features and the loss, whose gradient is the weights' now."""
+        self._scope.drop_gradients()  # there are some where a recording was broken off
         if self._tape is None:
             self._tape = self._scope.tape(self._network.backbone, view.voxels)
         if self._tape is None:
@@ -362,18 +389,21 @@ class AdaptationSession:
     @torch.no_grad()
     def _drift_statistics(self, view: VoxelInput) -> None:
         """Move the batch norms' statistics towards the scan's, by less with each step (DUA)."""
-        self._momentum = self._momentum * MOMENTUM_DECAY + MOMENTUM_FLOOR
-        self._mix_statistics(view, self._momentum)
+        if view.pyramid.coarsest >= MIN_COARSE_VOXELS:
+            self._momentum = self._momentum * MOMENTUM_DECAY + MOMENTUM_FLOOR
+            _mix_statistics(self._network, view, self._momentum)
 
-    def _mix_statistics(self, view: VoxelInput, share: float) -> None:
-        for norm in self._network.backbone.modules():
-            if isinstance(norm, nn.BatchNorm1d):
-                norm.momentum = share
-        self._network.backbone.train()
-        try:
-            self._network(view)
-        finally:
-            self._network.backbone.eval()
+
+def _mix_statistics(network: Network, voxels: VoxelInput, share: float) -> None:
+    """Mix a share of the voxels' statistics into the batch norms'."""
+    for norm in network.backbone.modules():
+        if isinstance(norm, nn.BatchNorm1d):
+            norm.momentum = share
+    network.backbone.train()
+    try:
+        network(voxels)
+    finally:
+        network.backbone.eval()
 
 
 def _optimizer(weights: nn.Parameter, settings: AdaptationSettings) -> torch.optim.Optimizer:

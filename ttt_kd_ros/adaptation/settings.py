@@ -141,14 +141,15 @@ class AdaptationSettings:
         if not -1 <= self.steps <= MAX_STEPS:
             raise InputError(f"adaptation steps must be 0 to {MAX_STEPS}, or -1 for the scope's own, not {self.steps}")
         for name in (
-            "deadline_ms", "learning_rate", "budget_ms", "entropy_weight", "source_weight", "pull", "collapse_share",
+            "deadline_ms", "learning_rate", "budget_ms", "entropy_weight", "source_weight", "collapse_share",
             "disagreement_share", "jump_s", "trust", "familiar", "min_pairs", "margin_m",
         ):  # fmt: skip
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
                 raise InputError(f"adaptation {name} must be a finite number that is not negative, not {value}")
-        if not 0 <= self.scan_statistics <= 1:
-            raise InputError(f"adaptation scan_statistics must be a share of 0 to 1, not {self.scan_statistics}")
+        for name in ("pull", "scan_statistics"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"adaptation {name} must be a share of 0 to 1, not {getattr(self, name)}")
         if self.in_background and self.mode == "offline":
             raise InputError(
                 "adaptation schedule 'background' keeps weights for later scans, which mode 'offline' does not; "

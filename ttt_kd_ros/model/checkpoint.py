@@ -69,11 +69,13 @@ class Manifest:
                 raise CheckpointError("was trained on other input features than this version computes")
             backbone = take_backbone(network)
             classes = ClassList.from_dict(network.pop("classes"))
-            teacher = TeacherSpec(**network.pop("teacher"))
-            return cls(NetworkConfig(classes, teacher, backbone=backbone, **network), data["training"])
+            teacher, training = TeacherSpec(**network.pop("teacher")), dict(data["training"])
+            if not isinstance(training.get("kd_cosine", 1.0), int | float):
+                raise CheckpointError(f"has a kd_cosine that is no number: {training['kd_cosine']}")
+            return cls(NetworkConfig(classes, teacher, backbone=backbone, **network), training)
         except CheckpointError:
             raise
-        except (KeyError, TypeError, AttributeError, InputError, json.JSONDecodeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, InputError) as error:
             raise CheckpointError(f"has a manifest that cannot be read: {error}") from error
 
 
@@ -129,7 +131,10 @@ def load_checkpoint(path: str | Path) -> tuple[Network, Manifest]:
     with _opened(path) as file:
         manifest = _manifest(file, path)
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    network = Network(manifest.network)
+    try:
+        network = Network(manifest.network)
+    except (InputError, TypeError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"{path}: there is no network as its manifest describes it: {error}") from error
     problems = _differences(tensors, network.state_dict())
     if problems:
         more = f" and {len(problems) - 4} more" if len(problems) > 4 else ""
