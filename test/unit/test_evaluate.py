@@ -11,12 +11,12 @@ import torch
 from stripes import StripesTeacher, camera_view
 
 from ttt_kd_ros.adaptation.settings import AdaptationSettings
-from ttt_kd_ros.errors import InputError
+from ttt_kd_ros.errors import CheckpointError, InputError
 from ttt_kd_ros.evaluation.campaign import Data, missing, run
 from ttt_kd_ros.evaluation.evaluate import Stream, evaluate, points_in_view, source_labels
 from ttt_kd_ros.evaluation.plots import write_plots
-from ttt_kd_ros.evaluation.protocol import Method, Protocol, load_protocol, narrowed
-from ttt_kd_ros.evaluation.rows import read_rows, write_rows
+from ttt_kd_ros.evaluation.protocol import Method, Pair, Protocol, load_protocol, narrowed
+from ttt_kd_ros.evaluation.rows import read_rows, with_new, write_rows
 from ttt_kd_ros.evaluation.table import method_table, score_table
 from ttt_kd_ros.frame import Frame, Scan
 from ttt_kd_ros.geometry.pairing import pair_points
@@ -156,14 +156,22 @@ class TestRows:
 class TestCampaign:
     PROTOCOL = Protocol((OFF, ONLINE), steps=(1, 2))
 
-    def run(self, network, frames, known=()):
+    @pytest.fixture(autouse=True)
+    def checkpoints(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        for name in ("joint", "plain"):
+            Path(name).write_text(name)
+
+    def run(self, network, frames, known=(), where="here"):
         opened, loaded = [], []
 
         def load(path):
             loaded.append(path)
             return Segmenter(deepcopy(network), StripesTeacher(), SETTINGS)
 
-        data = [Data(name, lambda checkpoint, classes, n=name: opened.append(n) or frames) for name in ("a", "b")]
+        data = [
+            Data(name, where, lambda checkpoint, classes, n=name: opened.append(n) or frames) for name in ("a", "b")
+        ]
         units = missing([Path("joint")], [Path("plain")], data, self.PROTOCOL, known)
         return [row for found in run(units, self.PROTOCOL, load) for row in found], opened, loaded
 
@@ -184,6 +192,28 @@ class TestCampaign:
         assert opened == ["b", "a", "b"]
         assert self.run(network, frames, known=found) == ([], [], [])
 
+    def test_scores_other_weights_at_the_same_place_and_other_data_of_the_same_name_anew(self, network, frames):
+        found, _, _ = self.run(network, frames)
+        Path("joint").write_text("trained longer")
+        again, _, loaded = self.run(network, frames, known=found)
+        assert loaded == [Path("joint")]
+        assert len(with_new(found, again)) == len(found)
+        elsewhere, _, _ = self.run(network, frames, known=found, where="there")
+        assert len(elsewhere) == len(found)
+
+    def test_refuses_a_checkpoint_that_is_not_there(self, network, frames):
+        Path("plain").unlink()
+        with pytest.raises(CheckpointError, match="plain: there is no such file"):
+            self.run(network, frames)
+
+    def test_refuses_classes_that_the_checkpoint_does_not_predict(self, network, frames):
+        protocol = replace(self.PROTOCOL, classes=("road", "boat"))
+        data = [Data("a", "here", lambda checkpoint, classes: frames)]
+        units = missing([Path("joint")], [], data, protocol, [])
+        load = lambda path: Segmenter(network, StripesTeacher(), SETTINGS)  # noqa: E731
+        with pytest.raises(InputError, match="scores boat, which the checkpoint does not predict; it predicts road, "):
+            list(run(units, protocol, load))
+
 
 class TestProtocols:
     @pytest.mark.parametrize("path", sorted((share_directory() / "config" / "evaluation").glob("*.yaml")), ids=str)
@@ -197,6 +227,14 @@ class TestProtocols:
     def test_can_be_narrowed(self):
         protocol = narrowed(Protocol((OFF, ONLINE)), ["off"], [3, 4])
         assert (protocol.methods, protocol.steps) == ((OFF,), (3, 4))
+
+    def test_at_other_numbers_of_steps_have_no_figures_of_the_paper_for_them(self):
+        pair = Pair("A", "B", {"off": 50.0, "online": 60.0})
+        protocol = Protocol((OFF, ONLINE), steps=(100,), pairs=(pair,))
+        assert narrowed(protocol, None, [25]).pairs[0].paper == {"off": 50.0}
+        assert narrowed(protocol, None, [100]).pairs == protocol.pairs
+
+    def test_with_an_unknown_method_are_refused(self):
         with pytest.raises(InputError, match="no method tent, only off, online"):
             narrowed(Protocol((OFF, ONLINE)), ["tent"], None)
 

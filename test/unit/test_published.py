@@ -16,7 +16,7 @@ from ttt_kd_ros.data import DATA_SETS, open_folder
 from ttt_kd_ros.data.published.coverage import PICTURES
 from ttt_kd_ros.data.published.dataset import splits
 from ttt_kd_ros.data.published.ply import read_ply
-from ttt_kd_ros.errors import DataError
+from ttt_kd_ros.errors import DataError, InputError
 from ttt_kd_ros.frame import IGNORE_LABEL
 from ttt_kd_ros.replay.convert import convert
 
@@ -214,6 +214,25 @@ def test_both_spellings_of_the_arrays_of_a2d2_are_read(tmp_path):
     assert (old.labels == new.labels).all()
 
 
+def test_scans_of_a2d2_that_do_not_tell_the_pixels_of_their_points_are_left_out(tmp_path):
+    root = data_sets.a2d2(tmp_path / "data")
+    whole = open_folder(root, STREET)
+    first = sorted(root.rglob("*lidar*.npz"))[0]
+    arrays = {name: values for name, values in np.load(first).items() if not name.endswith(("row", "col"))}
+    np.savez(first, **arrays)
+    left = open_folder(root, STREET)
+    assert len(left) == len(whole) - 1
+    assert all(frame.labels is not None for frame in left)
+
+
+def test_a_label_that_semantickitti_does_not_have_is_refused_with_its_file(tmp_path):
+    root = data_sets.semantickitti(tmp_path / "data")
+    path = sorted(root.rglob("*.label"))[0]
+    path.write_bytes(np.full(path.stat().st_size // 4, 300, np.uint32).tobytes())
+    with pytest.raises(DataError, match=rf"{path.stem}\.label is malformed; expected labels .* 300"):
+        open_folder(f"{root}@{path.parts[-3]}", STREET)[0]
+
+
 def test_pandaset_is_read_in_the_frame_of_the_scanner(tmp_path):
     pytest.importorskip("pandas")
     root = data_sets.pandaset(tmp_path / "root")
@@ -261,6 +280,11 @@ def test_a_folder_of_unknown_kind_lists_the_data_sets_too(tmp_path):
 def test_a_bag_holds_one_scene_of_a_data_set(roots, tmp_path):
     with pytest.raises(DataError, match="holds 3 scenes; a bag holds one"):
         convert(open_folder(roots["nuScenes"], STREET), tmp_path / "bag")
+
+
+def test_a_bag_without_the_mounting_of_its_cameras_is_refused(roots, tmp_path):
+    with pytest.raises(InputError, match="where color is mounted is not known"):
+        convert(open_folder(f"{roots['ScanNet']}@scene0000_00", ROOM), tmp_path / "bag")
     convert(open_folder(f"{roots['nuScenes']}@scene-0061", STREET), tmp_path / "bag")
 
 

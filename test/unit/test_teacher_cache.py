@@ -8,6 +8,7 @@ from stripes import StripesTeacher
 
 from ttt_kd_ros.errors import InputError
 from ttt_kd_ros.teacher.cache import CachedTeacher
+from ttt_kd_ros.teacher.features import FeatureGrid
 
 
 class CountingTeacher(StripesTeacher):
@@ -60,6 +61,21 @@ def test_of_several_pictures_those_that_are_missing_are_asked_for_together(teach
     assert teacher.asked == 3
     for grids, seed in zip(found, (1, 0, 2, 1), strict=True):
         assert same(grids, StripesTeacher().features([image(seed)])[0])
+
+
+def test_teachers_of_one_name_with_other_weights_do_not_share_entries(tmp_path):
+    class Weighted(torch.nn.Module):
+        name, feature_size, long_side = "weighted", 1, 0
+
+        def __init__(self, weight):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.tensor(weight))
+
+        def features(self, images):
+            return [(FeatureGrid(self.weight.detach().view(1, 1, 1), (1.0, 1.0), (0.0, 0.0)),) for _ in images]
+
+    found = [CachedTeacher(Weighted(w), tmp_path, 10**6).features([image(0)])[0][0].values.item() for w in (1.0, 2.0)]
+    assert found == [1.0, 2.0]
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "empty"])

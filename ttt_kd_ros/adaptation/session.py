@@ -34,7 +34,7 @@ MOMENTUM, MOMENTUM_DECAY, MOMENTUM_FLOOR = 0.1, 0.94, 0.005
 FAMILIAR = "familiar"
 """Why no step is taken on a scan whose image features the source model predicts as well as in training."""
 MIN_COARSE_VOXELS = 32
-"""With fewer voxels on the coarsest level a scan has no statistics."""
+"""Of `AdaptationSettings.scan_statistics`: with fewer voxels on the coarsest level a scan has no statistics."""
 
 
 @dataclass
@@ -389,7 +389,7 @@ class AdaptationSession:
     @torch.no_grad()
     def _drift_statistics(self, view: VoxelInput) -> None:
         """Move the batch norms' statistics towards the scan's, by less with each step (DUA)."""
-        if view.pyramid.coarsest >= MIN_COARSE_VOXELS:
+        if view.pyramid.coarsest > 1:  # one voxel has no variance
             self._momentum = self._momentum * MOMENTUM_DECAY + MOMENTUM_FLOOR
             _mix_statistics(self._network, view, self._momentum)
 

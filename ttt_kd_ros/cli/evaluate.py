@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain
@@ -65,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
     from ttt_kd_ros.evaluation import campaign
     from ttt_kd_ros.evaluation.plots import write_plots
     from ttt_kd_ros.evaluation.protocol import load_protocol, narrowed
-    from ttt_kd_ros.evaluation.rows import read_rows, write_rows
+    from ttt_kd_ros.evaluation.rows import read_rows, with_new, write_rows
     from ttt_kd_ros.evaluation.table import method_table, score_table
     from ttt_kd_ros.segmenter import load_segmenter
 
@@ -76,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
     units = campaign.missing(args.checkpoint, args.source_only, _data(args), protocol, rows)
     with tqdm(total=len(units), leave=False) as bar:
         for found in campaign.run(units, protocol, lambda path: load_segmenter(path, threads=args.threads)):
-            rows += found
+            rows = with_new(rows, found)
             bar.set_description(f"{found[-1].method} on {found[-1].data}")
             bar.update()
             if args.out:
@@ -88,14 +89,13 @@ def run(args: argparse.Namespace) -> int:
     print(text)
     if args.out:
         (args.out / "table.md").write_text(text + "\n")
-        write_plots(args.out, adapted, protocol.source)
+        if protocol.source:
+            write_plots(args.out, adapted, protocol.source)
     return 0
 
 
 def _run_pairs(args: argparse.Namespace, protocol: Protocol) -> int:
     """Fill the table of a protocol with pairs; the first process prints and writes it."""
-    import json
-
     from tqdm import tqdm
 
     from ttt_kd_ros.errors import InputError
@@ -145,15 +145,21 @@ def _paths(named: Mapping[str, str]) -> dict[str, Path]:
 
 def _data(args: argparse.Namespace) -> list[Data]:
     """Streams that the arguments name."""
+    from ttt_kd_ros.errors import InputError
     from ttt_kd_ros.evaluation.campaign import Data
 
     def opener(specs: Sequence[str]) -> Callable[[Path, ClassList], Iterable[Frame]]:
         return lambda checkpoint, classes: _Chain([_open(spec, checkpoint, classes, args) for spec in specs])
 
+    def where(specs: Sequence[str]) -> str:
+        return json.dumps([[str(Path(spec).resolve()) for spec in specs], args.spinning_only])
+
     names = [Path(spec).name for spec in args.data]
     if args.stream:
-        return [Data(" + ".join(names), opener(args.data))]
-    return [Data(name, opener([spec])) for spec, name in zip(args.data, names, strict=True)]
+        return [Data(" + ".join(names), where(args.data), opener(args.data))]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise InputError(f"two of the data are called {twice[0]}, which tables could not tell apart; rename a folder")
+    return [Data(name, where([spec]), opener([spec])) for spec, name in zip(args.data, names, strict=True)]
 
 
 def _open(spec: str, checkpoint: Path, classes: ClassList, args: argparse.Namespace) -> Iterable[Frame]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from ttt_kd_ros.adaptation.settings import AdaptationSettings
 from ttt_kd_ros.classes import ClassList
 from ttt_kd_ros.evaluation.evaluate import Stream, evaluate, source_labels
+from ttt_kd_ros.evaluation.kept import key_of
 from ttt_kd_ros.evaluation.protocol import Method, Protocol
 from ttt_kd_ros.evaluation.rows import Row
 from ttt_kd_ros.frame import Frame
@@ -20,9 +21,20 @@ SOURCE_ONLY = Method("source-only", AdaptationSettings(mode="off"))
 
 @dataclass(frozen=True)
 class Data:
-    """A stream that is opened when it is needed: `open` takes a checkpoint and its classes."""
+    """A stream that is opened when it is needed.
+
+    Parameters
+    ----------
+    name
+        What tables call it.
+    where
+        What tells it from others of that name: where it lies, and what of it is left out.
+    open
+        Opens it for a checkpoint and its classes.
+    """
 
     name: str
+    where: str
     open: Callable[[Path, ClassList], Iterable[Frame]]
 
 
@@ -34,6 +46,10 @@ class Unit:
     data: Data
     method: Method
 
+    def key(self, steps: int) -> str:
+        """What names its row at a number of steps, whatever tables call checkpoint and data."""
+        return key_of(self.checkpoint, self.data.where, self.data.name, self.method, steps)
+
 
 def missing(
     checkpoints: Sequence[Path],
@@ -43,14 +59,10 @@ def missing(
     rows: Sequence[Row],
 ) -> list[Unit]:
     """What is to be run, in an order in which checkpoints and streams follow one another; what has rows is left out."""
-    there = {(Path(row.checkpoint), row.data, row.method, row.steps) for row in rows}
-    units = [(c, d, m) for c in checkpoints for d in data for m in protocol.methods]
-    units += [(c, d, SOURCE_ONLY) for c in source_only for d in data]
-    return [
-        Unit(c, d, m)
-        for c, d, m in units
-        if any((c, d.name, m.name, count) not in there for count in protocol.counts(m))
-    ]
+    there = {row.key for row in rows}
+    units = [Unit(c, d, m) for c in checkpoints for d in data for m in protocol.methods]
+    units += [Unit(c, d, SOURCE_ONLY) for c in source_only for d in data]
+    return [unit for unit in units if any(unit.key(count) not in there for count in protocol.counts(unit.method))]
 
 
 def run(units: Sequence[Unit], protocol: Protocol, load: Callable[[Path], Segmenter]) -> Iterator[list[Row]]:
@@ -70,7 +82,8 @@ def run(units: Sequence[Unit], protocol: Protocol, load: Callable[[Path], Segmen
         if unit.checkpoint != checkpoint:
             checkpoint, data, segmenter = unit.checkpoint, None, load(unit.checkpoint)
         if unit.data is not data:
+            protocol.check_classes(segmenter.classes)
             data, stream = unit.data, Stream(unit.data.name, unit.data.open(checkpoint, segmenter.classes))
             source = source_labels(segmenter, stream.frames)
         rows = evaluate(segmenter, stream, unit.method, protocol, source)
-        yield [replace(row, checkpoint=str(unit.checkpoint)) for row in rows]
+        yield [replace(row, checkpoint=str(unit.checkpoint), key=unit.key(row.steps)) for row in rows]

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ttt_kd_ros.errors import CheckpointError
 from ttt_kd_ros.evaluation.protocol import Method
 from ttt_kd_ros.model.checkpoint import file_sha256
 
@@ -43,5 +44,19 @@ def key_of(checkpoint: Path, data: str, scene: str, method: Method, steps: int) 
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:32]
 
 
-checkpoint_sha256 = lru_cache(file_sha256)
-"""Hash of a checkpoint's file, which is read once."""
+def checkpoint_sha256(path: Path) -> str:
+    """Hash of a checkpoint's file, which is read once as long as it stays as it is.
+
+    Raises
+    ------
+    CheckpointError
+        If there is no such file.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path}: there is no such file")
+    return _sha256(path, path.stat().st_mtime_ns)
+
+
+@lru_cache
+def _sha256(path: Path, _modified: int) -> str:
+    return file_sha256(path)

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from ttt_kd_ros.adaptation.settings import AdaptationSettings
+from ttt_kd_ros.classes import ClassList
 from ttt_kd_ros.errors import InputError
 from ttt_kd_ros.share import config_file
 
@@ -94,6 +95,20 @@ class Protocol:
         """Name of the method that is the source model, which gains are taken over; empty without one."""
         return next((method.name for method in self.methods if method.settings.mode == "off"), "")
 
+    def check_classes(self, known: ClassList) -> None:
+        """Refuse networks that do not predict the protocol's classes.
+
+        Raises
+        ------
+        InputError
+            With both lists.
+        """
+        if missing := set(self.classes) - set(known.names):
+            raise InputError(
+                f"the protocol scores {', '.join(sorted(missing))}, which the checkpoint does not predict; it predicts "
+                f"{', '.join(known.names)}"
+            )
+
     def counts(self, method: Method) -> tuple[int, ...]:
         """Numbers of steps at which a method is scored."""
         if method.settings.mode == "off":
@@ -137,6 +152,8 @@ def load_protocol(name: str | Path) -> Protocol:
 def narrowed(protocol: Protocol, methods: Sequence[str] | None, steps: Sequence[int] | None) -> Protocol:
     """Some methods of a protocol, at other numbers of steps; None keeps the protocol's.
 
+    At other numbers of steps than the protocol's, the paper's figures are left out where they are of these.
+
     Raises
     ------
     InputError
@@ -147,7 +164,12 @@ def narrowed(protocol: Protocol, methods: Sequence[str] | None, steps: Sequence[
     if unknown:
         raise InputError(f"the protocol has no method {', '.join(sorted(unknown))}, only {', '.join(known)}")
     chosen = tuple(known[name] for name in methods) if methods else protocol.methods
-    return replace(protocol, methods=chosen, steps=tuple(steps) if steps else protocol.steps)
+    if steps and tuple(steps) != protocol.steps:
+        counts = replace(protocol, steps=tuple(steps)).counts
+        fixed = {method.name for method in protocol.methods if counts(method) == protocol.counts(method)}
+        pairs = [replace(p, paper={name: p.paper[name] for name in p.paper if name in fixed}) for p in protocol.pairs]
+        protocol = replace(protocol, steps=tuple(steps), pairs=tuple(pairs))
+    return replace(protocol, methods=chosen)
 
 
 def _method(name: str, given: Mapping[str, Any] | None) -> Method:

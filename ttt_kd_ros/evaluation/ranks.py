@@ -6,11 +6,15 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
 import numpy as np
 import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
+
+LONGEST_WAIT = timedelta(days=30)
+"""One process may have to do a whole split in one piece while the others are done."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,7 @@ def joined() -> Iterator[Ranks]:
     if int(os.environ.get("WORLD_SIZE", 1)) == 1:
         yield Ranks(device=device)
         return
-    dist.init_process_group("gloo")
+    dist.init_process_group("gloo", timeout=LONGEST_WAIT)
     try:
         yield Ranks(dist.get_rank(), dist.get_world_size(), device)
     finally:

@@ -37,6 +37,8 @@ class Row:
         Mean time of a scan [ms]: for pairing, teacher and steps, and for all.
     miou_by_scan, agreement_by_scan
         Of each scan, in the order of time.
+    key
+        What the scores are of, by its content; empty in a file of a version that did not keep it.
     """
 
     data: str
@@ -55,6 +57,7 @@ class Row:
     total_ms: float
     miou_by_scan: list[float] = field(default_factory=list)
     agreement_by_scan: list[float] = field(default_factory=list)
+    key: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON, None for NaN."""
@@ -64,6 +67,16 @@ class Row:
     def from_dict(cls, data: dict[str, Any]) -> Row:
         """Read what `to_dict` writes."""
         return cls(**{name: with_nan(value) for name, value in data.items()})
+
+
+def with_new(rows: Sequence[Row], new: Sequence[Row]) -> list[Row]:
+    """Rows and new ones, which take the place of those that a table could not tell from them."""
+    names = {_in_tables(row) for row in new}
+    return [*(row for row in rows if _in_tables(row) not in names), *new]
+
+
+def _in_tables(row: Row) -> tuple[str, str, str, int]:
+    return row.data, row.checkpoint, row.method, row.steps
 
 
 def write_rows(directory: Path, protocol: Protocol, rows: Sequence[Row]) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ttt_kd_ros.data.folder import Folder, Picture, Record
-from ttt_kd_ros.errors import DataError
+from ttt_kd_ros.errors import DataError, InputError
 from ttt_kd_ros.geometry.transforms import invert
 from ttt_kd_ros.replay.bag import BagWriter
 from ttt_kd_ros.replay.messages import camera_info, compressed_image, image, point_cloud, transforms
@@ -59,9 +59,18 @@ def convert(folder: Folder, bag: str | Path, *, storage: str = "mcap", raw: bool
         pose_stamps = [pose.stamp for pose in folder.trajectory()]
         for index in range(len(folder)):
             record = folder.record(index)
+            _check_mountings(folder, record)
             for picture in record.pictures:
                 _write_picture(writer, picture, raw)
             _write_scan(writer, record, pose_stamps)
+
+
+def _check_mountings(folder: Folder, record: Record) -> None:
+    if unknown := {picture.camera_name for picture in record.pictures} - folder.mountings.keys():
+        raise InputError(
+            f"{folder.name}: where {', '.join(sorted(unknown))} is mounted is not known, so that no node could use its "
+            "pictures; evaluate the folder itself (ttt_kd evaluate)"
+        )
 
 
 def _write_transforms(writer: BagWriter, folder: Folder) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
 
 from ttt_kd_ros.errors import InputError
 from ttt_kd_ros.teacher.features import FeatureGrid, Grids, fingerprint
@@ -43,6 +43,7 @@ class CachedTeacher:
             raise InputError("the size of the feature cache must be positive")
         self.name, self.feature_size, self.long_side = teacher.name, teacher.feature_size, teacher.long_side
         self._teacher = teacher
+        self._weights = _weights_of(teacher)
         self._directory = directory
         self._max_bytes = max_bytes
         directory.mkdir(parents=True, exist_ok=True)
@@ -62,7 +63,7 @@ class CachedTeacher:
         return [grids[path] for path in paths]
 
     def _key(self, image: Tensor) -> str:
-        what = f"{self.name} {self.feature_size} {self.long_side} {fingerprint(image)}"
+        what = f"{self.name} {self._weights} {self.feature_size} {self.long_side} {fingerprint(image)}"
         return hashlib.sha256(what.encode()).hexdigest()
 
     def _make_room(self) -> None:
@@ -78,6 +79,14 @@ class CachedTeacher:
                 return
             path.unlink(missing_ok=True)
             size -= status.st_size
+
+
+def _weights_of(teacher: Teacher) -> str:
+    """A hash of all weights: models of one architecture share a name."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name, value in teacher.state_dict().items() if isinstance(teacher, nn.Module) else ():
+        digest.update(name.encode() + value.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _read(path: Path, image: Tensor) -> Grids | None:

@@ -12,6 +12,7 @@ belongs to, because the tutorial's names of the arrays are not those of the sens
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -66,7 +67,8 @@ class Drive(Folder):
 
     def __init__(self, root: Path, name: str, classes: ClassList) -> None:
         self._root, self._path = root, root / name
-        self._scans = sorted((self._path / "lidar" / self.camera_name).glob("*.npz"))
+        scans = sorted((self._path / "lidar" / self.camera_name).glob("*.npz"))
+        self._scans = [scan for scan in scans if self._has_pixels(scan)]
         stamps = [self._stamp(scan) for scan in self._scans]
         super().__init__(name, classes, stamps)
         self.T_base_scan = self._car_frame()
@@ -91,6 +93,16 @@ class Drive(Folder):
             self.mountings[self.camera_name],
         )  # fmt: skip
         return Record(self.stamps[index], points, labels, (picture,))
+
+    @staticmethod
+    def _has_pixels(scan: Path) -> bool:
+        """Whether the file tells the pixels of its points; some published ones do not (xMUDA skips them too)."""
+        try:
+            with zipfile.ZipFile(scan) as file:
+                names = {Path(name).stem.removeprefix("pcloud_attr.") for name in file.namelist()}
+        except (OSError, zipfile.BadZipFile) as error:
+            fail(A2D2, scan, "a file of arrays", error)
+        return {"row", "col"} <= names
 
     def _file(self, scan: Path, what: str, suffix: str) -> Path:
         name = scan.name.replace(f"_lidar_{IN_FILES}_", f"_{what}_{IN_FILES}_")

@@ -95,6 +95,8 @@ class Drive(Folder):
         ids = read_binary(SemanticKitti, path, np.uint32, 1, f"{count} uint32 labels")[:, 0].astype(np.int64) & 0xFFFF
         if len(ids) != count:
             fail(SemanticKitti, path, f"{count} labels as {scan.name} has points, not {len(ids)}")
+        if unknown := set(np.unique(ids).tolist()) - {*range(256), *MOVING}:
+            fail(SemanticKitti, path, f"labels of SemanticKITTI; it also has {', '.join(map(str, sorted(unknown)))}")
         for moving, resting in MOVING.items():
             ids[ids == moving] = resting
         return ids
