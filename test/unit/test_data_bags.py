@@ -25,6 +25,7 @@ from ttt_kd_ros.replay.messages import (
     camera_info,
     cloud_field,
     compressed_image,
+    deserialize,
     image,
     point_cloud,
     stamp_of,
@@ -197,6 +198,14 @@ def test_a_cloud_that_is_shorter_than_it_says_is_refused():
         cloud_field(short, "label")
 
 
+@pytest.mark.parametrize("share", [0.02, 0.5, 0.9])
+def test_bytes_that_break_off_are_no_message(share):
+    cloud = point_cloud(0, "lidar", np.zeros(4, XYZ))
+    data = bytes(TYPES.serialize_cdr(cloud, cloud.__msgtype__))
+    with pytest.raises(DataError, match="no valid sensor_msgs/msg/PointCloud2"):
+        deserialize(data[: int(share * len(data))], cloud.__msgtype__)
+
+
 # What is found in a bag
 
 
@@ -254,6 +263,17 @@ def test_raw_pictures_are_found_as_such(tmp_path):
     assert [(c.name, c.transport) for c in layout.cameras] == [("cam_back", "raw"), ("cam_front", "raw")]
     assert layout.cameras[0].published_topic == "/cam_back/image_raw"
     assert (layout.fixed_frame, layout.ground_truth_topic, layout.classes) == ("", "", None)
+
+
+def test_some_of_the_cameras_can_be_chosen(tmp_path):
+    _, bag = converted("nuScenes keyframe", tmp_path)
+    layout = discover(bag).only(["cam_front"])
+    assert layout.parameters()["cameras"] == ["cam_front"]
+    assert {topic for topic in layout.topics if "cam" in topic} == {
+        "/cam_front/image_raw/compressed", "/cam_front/camera_info"
+    }  # fmt: skip
+    with pytest.raises(DataError, match=r"no camera cam_side .*, only cam_back, cam_front"):
+        discover(bag).only(["cam_side"])
 
 
 @pytest.mark.parametrize("storage", ["mcap", "sqlite3"])

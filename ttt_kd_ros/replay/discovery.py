@@ -5,8 +5,8 @@ from __future__ import annotations
 import itertools
 import json
 import posixpath
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +87,28 @@ class Layout:
     fixed_frame: str
     ground_truth_topic: str = ""
     classes: ClassList | None = None
+
+    def only(self, cameras: Sequence[str]) -> Layout:
+        """The same with some of the cameras.
+
+        Raises
+        ------
+        DataError
+            If the bag has not all of them.
+        """
+        names = [camera.name for camera in self.cameras]
+        if missing := set(cameras) - set(names):
+            raise DataError(
+                f"the bag has no camera {', '.join(sorted(missing))} with pictures and a CameraInfo, only "
+                f"{', '.join(names) or 'none'}"
+            )
+        others = [camera for camera in self.cameras if camera.name not in cameras]
+        silent = {topic for camera in others for topic in (camera.published_topic, camera.info_topic)}
+        return replace(
+            self,
+            cameras=tuple(camera for camera in self.cameras if camera.name in cameras),
+            topics={topic: kind for topic, kind in self.topics.items() if topic not in silent},
+        )
 
     def parameters(self) -> dict[str, Any]:
         """Parameters of the node for this bag."""

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from rosbags.serde import SerdeError
 from rosbags.typesys import Stores, get_typestore
 from transforms3d.quaternions import mat2quat
 
@@ -54,7 +55,7 @@ def deserialize(data: bytes | memoryview, message_type: str) -> Any:
     """
     try:
         return TYPES.deserialize_cdr(bytes(data), message_type)
-    except (struct.error, ValueError, IndexError, UnicodeDecodeError) as error:
+    except (SerdeError, struct.error, ValueError, IndexError) as error:
         raise DataError(f"a message is no valid {message_type}: {error}") from error
 
 

@@ -14,6 +14,8 @@ from ttt_kd_ros.replay.discovery import Layout, discover
 from ttt_kd_ros.ros.parameters import PARAMETERS, NodeSettings, camera_parameters, settings_from
 from ttt_kd_ros.share import embedded_checkpoint
 
+KINDS: Mapping[type, str] = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+
 
 @dataclass(frozen=True)
 class ReplaySettings:
@@ -100,6 +102,8 @@ def plan(bag: str | Path, settings: ReplaySettings) -> Plan:
         base_frame=settings.base_frame,
         fixed_frame=settings.fixed_frame,
     )
+    if "cameras" in settings.parameters:
+        layout = layout.only(_words(settings.parameters["cameras"]))
     classes = load_manifest(settings.checkpoint_file).network.classes
     _check_classes(layout, classes)
     return Plan(Path(bag), layout, classes, node_parameters(layout, settings))
@@ -121,10 +125,17 @@ def node_parameters(layout: Layout, settings: ReplaySettings) -> dict[str, Any]:
         default = defaults[name]
         if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
             value = float(value)
-        if not isinstance(value, list if isinstance(default, tuple) else type(default)):
-            raise InputError(f"parameter '{name}' is {value!r}, but must be of the kind of {default!r}")
+        if isinstance(default, tuple):
+            value = _words(value)
+        elif not isinstance(value, type(default)):
+            raise InputError(f"parameter '{name}' is {value!r}, but must be {KINDS[type(default)]}")
         values[name] = value
     return values
+
+
+def _words(value: Any) -> list[str]:
+    """A list as it is, or the words between the commas of a text."""
+    return list(value) if isinstance(value, list | tuple) else [word.strip() for word in str(value).split(",") if word]
 
 
 def _defaults(layout: Layout) -> dict[str, Any]:
