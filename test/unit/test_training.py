@@ -206,3 +206,34 @@ class TestRun:
     def test_resuming_where_nothing_was_begun_is_refused(self, joint, network_config, scans, config, tmp_path):
         with pytest.raises(InputError, match="nothing to resume"):
             joint.train(self.fresh(network_config), scans, config, 0, tmp_path, resume=True)
+
+    def test_resuming_a_training_of_another_length_is_refused(self, joint, network_config, scans, config, tmp_path):
+        joint.train(self.fresh(network_config), scans, replace(config, steps=2), 0, tmp_path, resume=False)
+        with pytest.raises(InputError, match=r"is one of 2 steps, not of 3: .*give --steps 2"):
+            joint.train(self.fresh(network_config), scans, replace(config, steps=3), 0, tmp_path, resume=True)
+
+    def test_resuming_keeps_what_was_logged_before(self, joint, network_config, scans, config, tmp_path):
+        for resume in (False, True):
+            joint.train(self.fresh(network_config), scans, replace(config, steps=2), 0, tmp_path, resume=resume)
+        assert len((tmp_path / "metrics_1.csv").read_text().splitlines()) > 1
+
+    def test_a_state_that_cannot_be_written_leaves_the_one_before(self, joint, tmp_path, monkeypatch):
+        files, path = joint._WholeFiles(), tmp_path / "last.ckpt"
+        files.save_checkpoint({"step": 1}, path)
+
+        def breaks_off(file, *_):
+            file.write(b"half")
+            raise OSError("no space left on device")
+
+        monkeypatch.setattr(torch, "save", lambda state, file: breaks_off(file))
+        with pytest.raises(OSError, match="no space left"):
+            files.save_checkpoint({"step": 2}, path)
+        monkeypatch.undo()
+        assert torch.load(path) == {"step": 1}
+
+    def test_the_level_is_that_of_scans_spread_evenly_where_there_are_many(
+        self, joint, scans, network_config, monkeypatch
+    ):
+        monkeypatch.setattr(joint, "SCANS_MEASURED", 2)
+        network, (paired, other) = self.fresh(network_config).eval(), (scans[0], scans[2])
+        assert joint.mean_kd_cosine(network, [paired, other, other, paired]) == joint.mean_kd_cosine(network, [paired])

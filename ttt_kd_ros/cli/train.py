@@ -75,6 +75,7 @@ def run(args: argparse.Namespace) -> int:
     from ttt_kd_ros.data import open_folder
     from ttt_kd_ros.model.checkpoint import save_checkpoint
     from ttt_kd_ros.model.network import Network, NetworkConfig, TeacherSpec
+    from ttt_kd_ros.model.sparse_backend import use_sparse_backend
     from ttt_kd_ros.teacher.cache import CachedTeacher
     from ttt_kd_ros.teacher.load import load_teacher
     from ttt_kd_ros.training.adaptability import mean_adaptability
@@ -105,6 +106,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     if not train(network, scans, config, args.seed, args.out, args.resume, held_out, launch):
         return 0
+    use_sparse_backend("auto", network)
     training: dict[str, Any] = {
         "kd_cosine": mean_kd_cosine(network, scans),
         "seed": args.seed,

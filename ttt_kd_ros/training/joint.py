@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import lightning
+import numpy as np
 import torch
 import torch.nn.functional as F
 from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from ttt_kd_ros.adaptation.objective import distillation_loss
-from ttt_kd_ros.adaptation.targets import voxel_targets
+from ttt_kd_ros.adaptation.targets import PointTargets, voxel_targets
 from ttt_kd_ros.errors import InputError
 from ttt_kd_ros.frame import IGNORE_LABEL
 from ttt_kd_ros.model.network import Network
@@ -30,6 +33,8 @@ from ttt_kd_ros.training.samples import TrainingScan, class_weights, voxel_label
 
 STEPS_PER_EPOCH = 50
 """Steps between two saved states."""
+SCANS_MEASURED = 200
+"""Of the training scans, at most, for the level of ρ_2D's cosine with the teacher."""
 
 
 class JointTraining(lightning.LightningModule):
@@ -167,11 +172,12 @@ def train(
     Raises
     ------
     InputError
-        If there is no state to resume from.
+        If there is no state to resume from, or it is of a training of another length.
     """
     state = directory / "last.ckpt"
-    if resume and not state.is_file():
-        raise InputError(f"there is nothing to resume in {directory}: {state.name} does not exist")
+    if resume:
+        _check_state(state, config)
+        _keep_metrics(directory)
     module = JointTraining(network, config, scans, held_out, seed)
     trainer = lightning.Trainer(
         **launch.trainer_options(),
@@ -187,11 +193,40 @@ def train(
             ModelCheckpoint(directory, filename="last", save_on_train_epoch_end=True, enable_version_counter=False),
             *callbacks,
         ],
+        plugins=[_WholeFiles()],
     )
     network.train()
     trainer.fit(module, ckpt_path=state if resume else None, weights_only=False)
     network.cpu().eval()
     return trainer.is_global_zero
+
+
+class _WholeFiles(TorchCheckpointIO):
+    """Writes a state beside its place, on the same file system, and puts it there once it is complete."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        unfinished = Path(f"{path}.part")
+        super().save_checkpoint(checkpoint, unfinished, storage_options)
+        unfinished.replace(path)
+
+
+def _check_state(state: Path, config: TrainingConfig) -> None:
+    if not state.is_file():
+        raise InputError(f"there is nothing to resume in {state.parent}: {state.name} does not exist")
+    steps = torch.load(state, map_location="cpu", weights_only=False)["lr_schedulers"][0]["total_steps"]
+    if steps != config.steps:
+        raise InputError(
+            f"the training in {state.parent} is one of {steps} steps, not of {config.steps}: its learning rate falls "
+            f"towards its end; give --steps {steps}, or begin anew without --resume"
+        )
+
+
+def _keep_metrics(directory: Path) -> None:
+    """Lightning begins ``metrics.csv`` anew: what is there gets the first free number."""
+    metrics = directory / "metrics.csv"
+    if metrics.is_file():
+        numbered = (directory / f"metrics_{number}.csv" for number in itertools.count(1))
+        metrics.rename(next(path for path in numbered if not path.exists()))
 
 
 def _loggers(directory: Path, launch: Launch) -> list[Logger]:
@@ -207,12 +242,17 @@ def _loggers(directory: Path, launch: Launch) -> list[Logger]:
 
 
 def mean_kd_cosine(network: Network, scans: Sequence[TrainingScan]) -> float:
-    """Mean cosine of ρ_2D with the teacher over the paired scans, as they are, each scan weighing the same."""
+    """Mean cosine of ρ_2D with the teacher over the paired scans, as they are, each scan weighing the same.
+
+    Of more than `SCANS_MEASURED` so many are taken, evenly spread.
+    """
+    paired = [scan for scan in scans if scan.pairs is not None]
+    chosen = np.linspace(0, len(paired) - 1, min(len(paired), SCANS_MEASURED)).round().astype(int)
     cosines = []
     with torch.no_grad():
-        for scan in scans:
-            if scan.pairs is not None:
-                voxels = network.voxel_input(scan.points)
-                _, features = network(voxels)
-                cosines.append(1 - distillation_loss(features, voxel_targets(scan.pairs, voxels.grid.inverse)))
+        for scan in (paired[place] for place in chosen):
+            voxels = network.voxel_input(scan.points)
+            _, features = network(voxels)
+            targets = voxel_targets(cast(PointTargets, scan.pairs), voxels.grid.inverse)
+            cosines.append(1 - distillation_loss(features, targets))
     return float(torch.stack(cosines).mean())

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 from ttt_kd_ros.errors import InputError
 
+LONGEST_WAIT = timedelta(days=30)
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 
 
@@ -56,4 +58,13 @@ class Launch:
             "num_nodes": self.nodes,
             "precision": self.precision,
             "accumulate_grad_batches": self.accumulate,
+            "strategy": self._strategy(),
         }
+
+    def _strategy(self) -> Any:
+        """Processes wait for one another as long as preparing a data set takes, which each of them does."""
+        if self.devices * self.nodes == 1:
+            return "auto"
+        from lightning.pytorch.strategies import DDPStrategy
+
+        return DDPStrategy(timeout=LONGEST_WAIT)

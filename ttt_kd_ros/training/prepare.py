@@ -21,6 +21,7 @@ from ttt_kd_ros.training.spill import spill
 
 Progress = Callable[[Iterable[int], str], Iterable[int]]
 
+NO_LABELS = "none of the folders has labels, which the cross-entropy needs; add one that has"
 _FIT_FRAMES = 24
 _FIT_FEATURES_PER_FRAME = 4000
 
@@ -84,6 +85,8 @@ def load_scans(
     pictured = [(f, i) for f in folders for i in range(len(f)) if f.record(i).pictures]
     if not pictured:
         raise DataError("none of the folders has pictures, which distillation needs; add one that has")
+    if not any(folder.label_map for folder in folders):
+        raise DataError(NO_LABELS)
     chosen = _spread_over_kinds([folder.kind for folder, _ in pictured])
     frames = [pictured[n][0][pictured[n][1]] for n in progress(chosen, "pictures")]
     reduction = fit_reduction(frames, teacher, target_size, seed)
@@ -93,7 +96,7 @@ def load_scans(
             scan = _training_scan(folder[index], folder, teacher, reduction)
             scans.append(scan if spill_to is None else spill(scan, spill_to / f"{len(scans):06d}.pt"))
     if not any(scan.labelled for scan in scans):
-        raise DataError("none of the folders has labels, which the cross-entropy needs; add one that has")
+        raise DataError(NO_LABELS)
     return scans, reduction
 
 
