@@ -366,10 +366,10 @@ def test_without_a_timeout_it_does_not_wait(buffer):
 
 
 @pytest.fixture
-def node() -> Iterator[Node]:
-    rclpy.init()
-    yield rclpy.create_node("conformance")
-    rclpy.shutdown()
+def node(ros: None) -> Iterator[Node]:
+    node = rclpy.create_node("conformance")
+    yield node
+    node.destroy_node()
 
 
 def spin_until(node: Node, condition: Callable[[], bool]) -> None:

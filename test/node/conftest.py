@@ -6,15 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-import rclpy
 from robot import Robot, Spinning, Surroundings
-
-
-@pytest.fixture(scope="session")
-def ros() -> Iterator[None]:
-    rclpy.init()
-    yield
-    rclpy.try_shutdown()
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ttt_kd_ros.frame import CameraView
-from ttt_kd_ros.geometry.pairing import OcclusionSettings, Pairs, pair_points
+from ttt_kd_ros.geometry.pairing import Pairs, pair_points
 from ttt_kd_ros.geometry.projection import scale_camera
 from ttt_kd_ros.geometry.transforms import transform_points
 from ttt_kd_ros.model.reduction import Reduction
@@ -49,9 +49,7 @@ class Targets:
     features: Tensor
 
 
-def paired_points(
-    points: Tensor, views: Iterable[CameraView], occlusion: OcclusionSettings = OcclusionSettings()
-) -> Iterator[tuple[CameraView, Pairs]]:
+def paired_points(points: Tensor, views: Iterable[CameraView]) -> Iterator[tuple[CameraView, Pairs]]:
     """Pair points with the pixels of each picture that shows any.
 
     Parameters
@@ -60,14 +58,12 @@ def paired_points(
         (N, 3) float32 [m], finite, in the scan frame.
     views
         The pictures.
-    occlusion
-        Settings of the depth buffer.
     """
     for view in views:
         height, width = view.image.shape[:2]
         camera = scale_camera(view.camera, width, height)
         depth = None if view.depth is None else torch.as_tensor(view.depth, device=points.device)
-        pairs = pair_points(transform_points(view.T_camera_scan, points), camera, occlusion, depth)
+        pairs = pair_points(transform_points(view.T_camera_scan, points), camera, depth_image=depth)
         if len(pairs.points):
             yield view, pairs
 

@@ -205,8 +205,6 @@ class Folder(ABC):
     """Name of the format."""
     label_map: str | None = None
     """Label map (``config/labels``) of the format's own labels; None without labels."""
-    intensity_scale: ClassVar[float] = 1.0
-    """Largest value of the intensity."""
     T_base_scan: NDArray[np.float64]
     """(4, 4) maps scan coordinates to the base frame: x forward, y left, z up, z = 0 on the ground."""
 

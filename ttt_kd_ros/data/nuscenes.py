@@ -21,7 +21,6 @@ class NuScenesKeyframe(ScanFolder):
 
     kind = "nuScenes keyframe"
     needs = "one scan.npz with 'points'; 'cameras', 'lidar_timestamp' and 'lidar2ego' in calib.json; CAMERA.jpg"
-    intensity_scale = 255.0
 
     def __init__(self, content: Content, classes: ClassList) -> None:
         self._where = content.path / "calib.json"
@@ -72,7 +71,6 @@ class NuScenesRangeImages(ScanFolder):
     kind = "nuScenes range images"
     needs = "'points', 'label', 'row' and 'col' in the scans; intensity up to 255; scans named by a short number"
     label_map = "nuscenes_ika"
-    intensity_scale = 255.0
     # Height and tilt of nuScenes' own calibration (calibrated_sensor of LIDAR_TOP). Planes through the road points
     # within 15 m of 32 scans give 1.86 m and 1.1 degrees in y, against 1.84 m and 1.4 degrees.
     T_base_scan = level(1.84, 0.0059, 0.0242, forward="y")
@@ -89,7 +87,6 @@ class IkaVlp32(ScanFolder):
     kind = "ika VLP-32 range images"
     needs = "'points', 'label', 'row' and 'col' in the scans; intensity up to 255; scans named by their stamp [ns]"
     label_map = "nuscenes_ika"
-    intensity_scale = 255.0
     # Plane through the road points within 25 m of 32 scans of one drive: 1.79 +- 0.01 m, 0.7 +- 0.2 degrees in x and
     # 0.6 +- 0.1 in y. Whether that tilt is the mounting or the road, one drive cannot tell.
     T_base_scan = level(1.79, 0.0126, 0.0106, forward="x")

@@ -25,7 +25,7 @@ class Scenes(Folder):
     def __init__(self, name: str, frames: Sequence[tuple[Folder, int]]) -> None:
         first = frames[0][0]
         self.kind, self.label_map = first.kind, first.label_map  # type: ignore[misc]
-        self.intensity_scale, self.T_base_scan = first.intensity_scale, first.T_base_scan  # type: ignore[misc]
+        self.T_base_scan = first.T_base_scan
         super().__init__(name, first.classes, [scene.stamps[index] for scene, index in frames])
         self._frames = tuple(frames)
 

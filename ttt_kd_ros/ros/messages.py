@@ -70,7 +70,7 @@ def read_points(cloud: PointCloud2) -> NDArray[np.float32]:
     count = cloud.width * cloud.height
     if not count:
         return np.empty((0, 3), np.float32)
-    rows = _rows(cloud, COORDINATES)
+    rows = records(cloud, _point_type(cloud, COORDINATES))
     integers = [name for name in COORDINATES if rows.dtype[name].kind != "f"]
     if integers:
         raise MessageError(f"cloud's field {', '.join(integers)} holds integers; FLOAT32 and FLOAT64 are coordinates")
@@ -90,16 +90,21 @@ def read_field(cloud: PointCloud2, name: str) -> NDArray[Any]:
     MessageError
         If there is no such field, or there is less data than declared.
     """
-    values = _rows(cloud, (name,))[name].ravel()
+    values = records(cloud, _point_type(cloud, (name,)))[name].ravel()
     return values.astype(values.dtype.newbyteorder("="), copy=False)
 
 
-def _rows(cloud: PointCloud2, names: Sequence[str]) -> NDArray[np.void]:
-    """Some fields of a cloud's points, (height, width), in the message's own data."""
+def records(cloud: PointCloud2, kind: np.dtype[np.void]) -> NDArray[np.void]:
+    """A cloud's points as records of a kind, (height, width), in the message's own data.
+
+    Raises
+    ------
+    MessageError
+        If there is less data than declared.
+    """
     row_step = cloud.row_step if cloud.height > 1 else cloud.width * cloud.point_step
     _check_size(cloud, row_step)
-    shape, strides = (cloud.height, cloud.width), (row_step, cloud.point_step)
-    return np.ndarray(shape, _point_type(cloud, names), cloud.data, strides=strides)
+    return np.ndarray((cloud.height, cloud.width), kind, cloud.data, strides=(row_step, cloud.point_step))
 
 
 def _check_size(cloud: PointCloud2, row_step: int) -> None:

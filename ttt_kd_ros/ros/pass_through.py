@@ -5,19 +5,9 @@ from __future__ import annotations
 import array
 
 import numpy as np
-from numpy.typing import NDArray
 from sensor_msgs.msg import PointCloud2, PointField
 
-TYPES = {
-    PointField.INT8: "i1",
-    PointField.UINT8: "u1",
-    PointField.INT16: "i2",
-    PointField.UINT16: "u2",
-    PointField.INT32: "i4",
-    PointField.UINT32: "u4",
-    PointField.FLOAT32: "f4",
-    PointField.FLOAT64: "f8",
-}
+from ttt_kd_ros.ros.messages import TYPES, records
 
 
 def with_fields_of(scan: PointCloud2, cloud: PointCloud2) -> PointCloud2:
@@ -41,7 +31,7 @@ def with_fields_of(scan: PointCloud2, cloud: PointCloud2) -> PointCloud2:
     fields = list(others.values())
     if not fields or not len(cloud.data):
         return cloud
-    given = _records(scan, _record(fields, scan, [field.offset for field in fields], scan.point_step))
+    given = records(scan, _record(fields, scan, [field.offset for field in fields], scan.point_step))
     offsets = cloud.point_step + np.cumsum([0, *map(_size, fields)])
     wider = PointCloud2(
         header=cloud.header,
@@ -56,7 +46,7 @@ def with_fields_of(scan: PointCloud2, cloud: PointCloud2) -> PointCloud2:
     )
     points = np.frombuffer(wider.data, np.uint8).reshape(-1, wider.point_step)
     points[:, : cloud.point_step] = np.frombuffer(cloud.data, np.uint8).reshape(-1, cloud.point_step)
-    target = _records(wider, _record(fields, wider, [int(offset) for offset in offsets[:-1]], wider.point_step))
+    target = records(wider, _record(fields, wider, [int(offset) for offset in offsets[:-1]], wider.point_step))
     for field in fields:
         target[field.name] = given[field.name]
     return wider
@@ -79,8 +69,3 @@ def _record(fields: list[PointField], cloud: PointCloud2, offsets: list[int], si
     formats = [(order + TYPES[field.datatype], (max(1, field.count),)) for field in fields]
     names = [field.name for field in fields]
     return np.dtype({"names": names, "formats": formats, "offsets": offsets, "itemsize": size})
-
-
-def _records(cloud: PointCloud2, kind: np.dtype[np.void]) -> NDArray[np.void]:
-    row_step = cloud.row_step if cloud.height > 1 else cloud.width * cloud.point_step
-    return np.ndarray((cloud.height, cloud.width), kind, cloud.data, strides=(row_step, cloud.point_step))

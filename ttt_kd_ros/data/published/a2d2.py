@@ -62,7 +62,6 @@ class Drive(Folder):
 
     kind = A2D2.kind
     label_map = "a2d2"
-    intensity_scale = 255.0
     camera_name = f"cam_{CAMERA}"
 
     def __init__(self, root: Path, name: str, classes: ClassList) -> None:

@@ -23,17 +23,17 @@ POINTS = 20_000
 """Points of the scene that stand for all."""
 
 
-def spread(items: Sequence[T], count: int = CANDIDATES) -> list[T]:
-    """At most `count` of the items, evenly spread."""
-    if len(items) <= count:
+def spread(items: Sequence[T]) -> list[T]:
+    """At most `CANDIDATES` of the items, evenly spread."""
+    if len(items) <= CANDIDATES:
         return list(items)
-    return [items[i] for i in np.linspace(0, len(items) - 1, count).round().astype(int)]
+    return [items[i] for i in np.linspace(0, len(items) - 1, CANDIDATES).round().astype(int)]
 
 
-def choose_by_coverage(
-    points: NDArray[np.float32], candidates: Sequence[Picture], count: int = PICTURES
-) -> list[Picture]:
-    """Pictures chosen one by one, each the one that shows most points that none before it shows.
+def choose_by_coverage(points: NDArray[np.float32], candidates: Sequence[Picture]) -> list[Picture]:
+    """`PICTURES` pictures chosen one by one, each the one that shows most points that none before it shows.
+
+    They are fewer if no other shows anything new.
 
     Parameters
     ----------
@@ -41,8 +41,6 @@ def choose_by_coverage(
         (N, 3) [m] in the scan frame, finite.
     candidates
         Pictures of the scene; where they have depth images, these tell what is hidden.
-    count
-        How many to take; fewer if no other shows anything new.
     """
     some = torch.from_numpy(np.ascontiguousarray(points[:: max(1, len(points) // POINTS)]))
     shown = np.zeros((len(candidates), len(some)), dtype=np.bool_)
@@ -51,7 +49,7 @@ def choose_by_coverage(
         row[pair_points(transform_points(picture.T_camera_scan, some), picture.camera, depth_image=depth).points] = True
     chosen: list[int] = []
     fresh = np.ones(len(some), dtype=np.bool_)
-    for _ in range(min(count, len(candidates))):
+    for _ in range(min(PICTURES, len(candidates))):
         gains = (shown & fresh).sum(axis=1)
         best = int(gains.argmax())
         if not gains[best]:

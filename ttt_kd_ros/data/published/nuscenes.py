@@ -138,7 +138,6 @@ class Keyframes(Folder):
     """The keyframes of a scene; nuScenes' ego frame is the base frame: on the ground under the rear axle, x forward."""
 
     kind = NuScenes.kind
-    intensity_scale = 255.0
 
     def __init__(
         self, data_set: NuScenes, name: str, keyframes: Sequence[Mapping[str, Row]], classes: ClassList

@@ -57,7 +57,6 @@ class Drive(Folder):
     """A sequence."""
 
     kind = PandaSet.kind
-    intensity_scale = 255.0
     T_base_scan = ScanPandaSet.T_base_scan
 
     def __init__(self, path: Path, classes: ClassList, spinning_only: bool) -> None:
