@@ -145,6 +145,11 @@ class Segmenter:
         self._session.reset()
         self._weight_version = 0
 
+    def forget_pictures(self) -> None:
+        """Describe pictures that were seen before anew, as after loading, so that what adapting costs is seen."""
+        if isinstance(self._teacher, RememberingTeacher):
+            self._teacher.forget()
+
     def stop(self) -> None:
         """Begin no more gradient steps, the frame in work included; may be called from any thread."""
         self._session.stopped.set()

@@ -23,6 +23,7 @@ from ttt_kd_ros.geometry.pairing import pair_points
 from ttt_kd_ros.geometry.transforms import transform_points
 from ttt_kd_ros.segmenter import Segmenter
 from ttt_kd_ros.share import share_directory
+from ttt_kd_ros.teacher.remembering import RememberingTeacher
 
 SETTINGS = AdaptationSettings(steps=2, learning_rate=1e-2)
 OFF, ONLINE, OFFLINE = (Method(mode, replace(SETTINGS, mode=mode, steps=-1)) for mode in ("off", "online", "offline"))
@@ -86,6 +87,20 @@ def test_the_loss_before_and_after_the_steps_is_reported(segmenter, frames):
     (row,) = rows(segmenter, frames, ONLINE)
     assert row.kd_loss_last < row.kd_loss_first
     assert row.agreement < 1
+
+
+def test_no_method_gets_the_pictures_of_the_one_before_for_nothing(network, frames):
+    class Counting(StripesTeacher):
+        asked = 0
+
+        def features(self, images):
+            self.asked += len(images)
+            return super().features(images)
+
+    teacher = Counting()
+    segmenter = Segmenter(network, RememberingTeacher(teacher), SETTINGS)
+    rows(segmenter, frames, ONLINE, OFFLINE)
+    assert teacher.asked == 2, "both frames have the same picture"
 
 
 def test_points_beyond_the_range_and_other_classes_do_not_count(segmenter, frames):

@@ -66,6 +66,7 @@ def evaluate(
         settings = replace(method.settings, steps=together[-1]) if method.settings.mode != SOURCE else method.settings
         segmenter.configure(settings)
         segmenter.reset()
+        segmenter.forget_pictures()
         tallies = [_Tally(segmenter.classes.names, protocol) for _ in together]
         for frame, before in zip(stream.frames, source, strict=True):
             seen = points_in_view(frame)

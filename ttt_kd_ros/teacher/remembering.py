@@ -46,5 +46,9 @@ class RememberingTeacher:
         self._seen = [*reversed(asked), *others][: self._pictures]
         return [grids for _, grids in asked]
 
+    def forget(self) -> None:
+        """Remember no picture."""
+        self._seen = []
+
     def _recall(self, image: Tensor) -> tuple[Tensor, Grids] | None:
         return next((entry for entry in self._seen if torch.equal(image, entry[0])), None)
