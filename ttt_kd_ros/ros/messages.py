@@ -295,10 +295,12 @@ def write_cloud(scan: PointCloud2, segmentation: Segmentation, colors: NDArray[n
         row_step=OUTPUT_TYPE.itemsize * scan.width,
         is_dense=bool((segmentation.labels != IGNORE_LABEL).all()),
     )
-    points = read_points(scan)
-    rows = _allocate(message, len(points))
-    for column, name in enumerate(COORDINATES):
-        rows[name] = points[:, column]
+    rows = _allocate(message, len(segmentation.labels))
+    if len(rows):
+        points, grid = records(scan, _point_type(scan, COORDINATES)), rows.reshape(scan.height, scan.width)
+        with np.errstate(over="ignore", invalid="ignore"):
+            for name in COORDINATES:
+                grid[name] = points[name]
     rows["rgb"] = colors[segmentation.labels]
     rows["label"] = segmentation.labels
     rows["confidence"] = segmentation.confidence
