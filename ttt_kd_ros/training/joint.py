@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
@@ -223,10 +224,9 @@ def _check_state(state: Path, config: TrainingConfig) -> None:
 
 def _keep_metrics(directory: Path) -> None:
     """Lightning begins ``metrics.csv`` anew: what is there gets the first free number."""
-    metrics = directory / "metrics.csv"
-    if metrics.is_file():
-        numbered = (directory / f"metrics_{number}.csv" for number in itertools.count(1))
-        metrics.rename(next(path for path in numbered if not path.exists()))
+    numbered = (directory / f"metrics_{number}.csv" for number in itertools.count(1))
+    with suppress(FileNotFoundError):  # there is none, or another process was first
+        (directory / "metrics.csv").rename(next(path for path in numbered if not path.exists()))
 
 
 def _loggers(directory: Path, launch: Launch) -> list[Logger]:

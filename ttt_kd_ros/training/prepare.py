@@ -85,7 +85,7 @@ def load_scans(
     pictured = [(f, i) for f in folders for i in range(len(f)) if f.record(i).pictures]
     if not pictured:
         raise DataError("none of the folders has pictures, which distillation needs; add one that has")
-    if not any(folder.label_map for folder in folders):
+    if not any(scene.label_map for folder in folders for scene in folder.scenes):
         raise DataError(NO_LABELS)
     chosen = _spread_over_kinds([folder.kind for folder, _ in pictured])
     frames = [pictured[n][0][pictured[n][1]] for n in progress(chosen, "pictures")]
