@@ -5,14 +5,17 @@ from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
+import data_folders
 import numpy as np
 import pytest
 import torch
 from stripes import StripesTeacher, camera_view
 
 from ttt_kd_ros.adaptation.settings import AdaptationSettings
+from ttt_kd_ros.classes import load_classes
+from ttt_kd_ros.cli import main
 from ttt_kd_ros.errors import CheckpointError, InputError
-from ttt_kd_ros.evaluation.campaign import Data, missing, run
+from ttt_kd_ros.evaluation.campaign import Data, missing, run, without_stale
 from ttt_kd_ros.evaluation.evaluate import Stream, evaluate, points_in_view, source_labels
 from ttt_kd_ros.evaluation.plots import write_plots
 from ttt_kd_ros.evaluation.protocol import Method, Pair, Protocol, load_protocol, narrowed
@@ -21,6 +24,8 @@ from ttt_kd_ros.evaluation.table import method_table, score_table
 from ttt_kd_ros.frame import Frame, Scan
 from ttt_kd_ros.geometry.pairing import pair_points
 from ttt_kd_ros.geometry.transforms import transform_points
+from ttt_kd_ros.model.checkpoint import load_checkpoint, save_checkpoint
+from ttt_kd_ros.model.network import Network
 from ttt_kd_ros.segmenter import Segmenter
 from ttt_kd_ros.share import share_directory
 from ttt_kd_ros.teacher.remembering import RememberingTeacher
@@ -141,6 +146,16 @@ def test_the_method_table_tells_the_gain_over_the_source_model(segmenter, frames
     assert "| +5.0 | -1.0 | 90.0 |" in line
 
 
+def test_there_is_no_gain_where_the_source_model_was_not_scored(segmenter, frames, tmp_path):
+    off, online = rows(segmenter, frames, OFF, ONLINE)
+    elsewhere = replace(online, data="city")
+    line = method_table([off, elsewhere], source="off").splitlines()[3]
+    assert "| online | 2 |" in line
+    assert "nan" not in line
+    long = [replace(elsewhere, agreement_by_scan=[0.9] * 30, miou_by_scan=[0.5] * 30)]
+    assert [p.name for p in write_plots(tmp_path, long, source="")] == ["stream_city.png"]
+
+
 def test_plots_are_written_of_what_there_is(segmenter, frames, tmp_path):
     scores = rows(segmenter, frames, OFF, OFFLINE, steps=(1, 2))
     assert [p.name for p in write_plots(tmp_path, scores, "off")] == ["gain_over_steps.png", "gain_over_time.png"]
@@ -221,13 +236,86 @@ class TestCampaign:
         with pytest.raises(CheckpointError, match="plain: there is no such file"):
             self.run(network, frames)
 
-    def test_refuses_classes_that_the_checkpoint_does_not_predict(self, network, frames):
-        protocol = replace(self.PROTOCOL, classes=("road", "boat"))
+    def test_scores_what_tables_call_otherwise_anew(self, network, frames):
+        found, _, _ = self.run(network, frames)
+        Path("copy").write_text("joint")
         data = [Data("a", "here", lambda checkpoint, classes: frames)]
-        units = missing([Path("joint")], [], data, protocol, [])
-        load = lambda path: Segmenter(network, StripesTeacher(), SETTINGS)  # noqa: E731
-        with pytest.raises(InputError, match="scores boat, which the checkpoint does not predict; it predicts road, "):
-            list(run(units, protocol, load))
+        assert len(missing([Path("copy")], [], data, self.PROTOCOL, found)) == 2
+        (unit,) = missing([Path("joint")], [Path("joint")], data, self.PROTOCOL, found)
+        assert unit.method.name == "source-only"
+
+    def test_trusts_no_score_of_weights_that_are_no_longer_there_or_unknown(self, network, frames):
+        found, _, _ = self.run(network, frames)
+        assert without_stale(found, [Path("joint"), Path("plain")]) == found
+        Path("joint").write_text("trained longer")
+        left = without_stale(found, [Path("joint"), Path("plain")])
+        assert {row.checkpoint for row in left} == {"plain"}
+        assert without_stale([replace(row, weights="") for row in left], [Path("plain")]) == []
+
+
+class TestCommand:
+    @pytest.fixture(autouse=True)
+    def loaded(self, monkeypatch):
+        """Checkpoints in the order in which they are loaded, with an image model that needs no weights."""
+        loaded = []
+
+        def load(path, threads):
+            loaded.append(path)
+            return Segmenter(load_checkpoint(path)[0], StripesTeacher())
+
+        monkeypatch.setattr("ttt_kd_ros.segmenter.load_segmenter", load)
+        return loaded
+
+    @pytest.fixture
+    def checkpoint(self, network, tmp_path):
+        save_checkpoint(tmp_path / "net.safetensors", network, {})
+        return tmp_path / "net.safetensors"
+
+    def test_goes_on_where_it_stopped_unless_data_weights_or_sensors_are_others(
+        self, checkpoint, network, loaded, tmp_path, capsys
+    ):
+        for place in ("here", "there"):
+            (tmp_path / place).mkdir()
+            data_folders.pandaset(tmp_path / place / "drive")
+
+        def evaluate(place, *options):
+            """How many checkpoints were loaded, and the last line of the table."""
+            loaded.clear()
+            protocol = ["--methods", "off", "--checkpoint", str(checkpoint), "--out", str(tmp_path / "scores")]
+            assert main(["evaluate", str(tmp_path / place / "drive"), *protocol, *options]) == 0
+            return len(loaded), capsys.readouterr().out.splitlines()[2]
+
+        first = evaluate("here")
+        assert first[0] == 1
+        assert evaluate("here") == (0, first[1])
+        assert evaluate("there")[0] == 1
+        assert evaluate("there", "--spinning-only")[0] == 1
+        assert evaluate("there", "--spinning-only")[0] == 0
+        network.label_head.bias.data[0] += 1
+        save_checkpoint(checkpoint, network, {})
+        assert evaluate("there", "--spinning-only")[0] == 1
+
+    def test_scores_a_method_without_the_source_model(self, checkpoint, tmp_path, capsys):
+        folder, out = data_folders.pandaset(tmp_path / "drive"), tmp_path / "scores"
+        options = ["--methods", "online", "--steps", "1", "--checkpoint", str(checkpoint), "--out", str(out)]
+        assert main(["evaluate", str(folder), *options]) == 0
+        assert (out / "table.md").read_text() == capsys.readouterr().out
+        assert not list(out.glob("*.png"))
+
+    def test_refuses_classes_that_a_checkpoint_does_not_predict_before_it_looks_at_data(
+        self, checkpoint, network_config, tmp_path, capsys
+    ):
+        rooms = tmp_path / "rooms.safetensors"
+        save_checkpoint(rooms, Network(replace(network_config, classes=load_classes("scannet20"))), {})
+        options = ["--protocol", "pandaset", "--checkpoint", str(checkpoint), str(rooms)]
+        assert main(["evaluate", "nowhere", *options]) == 2
+        said = capsys.readouterr().err
+        assert "rooms.safetensors does not predict road" in said
+        assert "scores road, sidewalk, structure, vegetation, vehicle, the checkpoint predicts wall, floor" in said
+
+    def test_refuses_two_data_of_one_name(self, checkpoint, capsys):
+        assert main(["evaluate", "a/drive", "b/drive", "--checkpoint", str(checkpoint)]) == 2
+        assert "two of the data are called drive" in capsys.readouterr().err
 
 
 class TestProtocols:

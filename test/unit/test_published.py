@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import warnings
 
 import data_sets
 import numpy as np
@@ -141,6 +142,19 @@ def test_labels_of_nuscenes_are_looked_up_by_name(tmp_path):
         root = data_sets.nuscenes(tmp_path / str(shuffled), shuffled=shuffled)
         labels = open_folder(root, STREET)[0].labels
         assert [STREET.names[i] if i != IGNORE_LABEL else "" for i in labels[:3]] == ["sidewalk", "vehicle", ""]
+
+
+def test_nuscenes_without_labels_says_what_is_missing_unless_none_were_published(tmp_path):
+    for version in ("v1.0-mini", "v1.0-test"):
+        root = data_sets.nuscenes(tmp_path / version, version=version)
+        (root / version / "lidarseg.json").unlink()
+    with pytest.warns(
+        UserWarning, match=r"mini/lidarseg\.json does not exist: no scan has labels without nuScenes-lid"
+    ):
+        assert open_folder(tmp_path / "v1.0-mini", STREET)[0].labels is None
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert open_folder(tmp_path / "v1.0-test", STREET)[0].labels is None
 
 
 def test_the_motion_between_scan_and_picture_is_in_the_transform_of_nuscenes(roots):

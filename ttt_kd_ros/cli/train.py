@@ -91,13 +91,15 @@ def run(args: argparse.Namespace) -> int:
     config = replace(config, **{name: value for name, value in changes.items() if value is not None})
     folders = [open_folder(folder, config.classes) for folder in args.folders]
     launch = Launch("auto", args.devices, args.nodes, args.precision, args.accumulate, args.tensorboard)
-    teacher = load_teacher(args.teacher, long_side=args.long_side)
+    device = launch.teacher_device
+    teacher = load_teacher(args.teacher, long_side=args.long_side, device=device)
     if args.cache:
         teacher = CachedTeacher(teacher, args.cache, round(args.cache_gb * 1e9))
-    scans, reduction = load_scans(folders, teacher, config.target_size, args.seed, _progress, args.spill)
+    scans, reduction = load_scans(folders, teacher, device, config.target_size, args.seed, _progress, args.spill)
     held_out_folders = [open_folder(folder, config.classes) for folder in args.held_out]
-    held_out = held_out_scans(held_out_folders, teacher, reduction, _progress)
+    held_out = held_out_scans(held_out_folders, teacher, device, reduction, _progress)
     spec = TeacherSpec(teacher.name, args.teacher, teacher.long_side, teacher.feature_size)
+    del teacher  # the training needs its memory
     torch.manual_seed(args.seed)
     network = Network(NetworkConfig(config.classes, spec, config.voxel_size, config.target_size, config.backbone))
     network.reduction.load_state_dict(reduction.state_dict())

@@ -9,7 +9,7 @@ from pathlib import Path
 from ttt_kd_ros.adaptation.settings import AdaptationSettings
 from ttt_kd_ros.classes import ClassList
 from ttt_kd_ros.evaluation.evaluate import Stream, evaluate, source_labels
-from ttt_kd_ros.evaluation.kept import key_of
+from ttt_kd_ros.evaluation.kept import checkpoint_sha256, key_of
 from ttt_kd_ros.evaluation.protocol import Method, Protocol
 from ttt_kd_ros.evaluation.rows import Row
 from ttt_kd_ros.frame import Frame
@@ -47,8 +47,18 @@ class Unit:
     method: Method
 
     def key(self, steps: int) -> str:
-        """What names its row at a number of steps, whatever tables call checkpoint and data."""
+        """What names its row at a number of steps, whatever tables call it."""
         return key_of(self.checkpoint, self.data.where, self.data.name, self.method, steps)
+
+    def names(self, counts: Iterable[int]) -> set[tuple[str, str, str]]:
+        """Of its rows: checkpoint and method as tables call them, and the key."""
+        return {(str(self.checkpoint), self.method.name, self.key(count)) for count in counts}
+
+
+def without_stale(rows: Sequence[Row], checkpoints: Sequence[Path]) -> list[Row]:
+    """Rows without those of checkpoints whose files hold other weights now."""
+    now = {str(path): checkpoint_sha256(path) for path in checkpoints}
+    return [row for row in rows if row.weights == now.get(row.checkpoint, row.weights)]
 
 
 def missing(
@@ -59,10 +69,10 @@ def missing(
     rows: Sequence[Row],
 ) -> list[Unit]:
     """What is to be run, in an order in which checkpoints and streams follow one another; what has rows is left out."""
-    there = {row.key for row in rows}
+    there = {(row.checkpoint, row.method, row.key) for row in rows}
     units = [Unit(c, d, m) for c in checkpoints for d in data for m in protocol.methods]
     units += [Unit(c, d, SOURCE_ONLY) for c in source_only for d in data]
-    return [unit for unit in units if any(unit.key(count) not in there for count in protocol.counts(unit.method))]
+    return [unit for unit in units if not unit.names(protocol.counts(unit.method)) <= there]
 
 
 def run(units: Sequence[Unit], protocol: Protocol, load: Callable[[Path], Segmenter]) -> Iterator[list[Row]]:
@@ -82,8 +92,8 @@ def run(units: Sequence[Unit], protocol: Protocol, load: Callable[[Path], Segmen
         if unit.checkpoint != checkpoint:
             checkpoint, data, segmenter = unit.checkpoint, None, load(unit.checkpoint)
         if unit.data is not data:
-            protocol.check_classes(segmenter.classes)
             data, stream = unit.data, Stream(unit.data.name, unit.data.open(checkpoint, segmenter.classes))
             source = source_labels(segmenter, stream.frames)
         rows = evaluate(segmenter, stream, unit.method, protocol, source)
-        yield [replace(row, checkpoint=str(unit.checkpoint), key=unit.key(row.steps)) for row in rows]
+        weights = checkpoint_sha256(checkpoint)
+        yield [replace(row, checkpoint=str(checkpoint), key=unit.key(row.steps), weights=weights) for row in rows]

@@ -39,9 +39,15 @@ class Kept:
 
 
 def key_of(checkpoint: Path, data: str, scene: str, method: Method, steps: int) -> str:
-    """What names an item: the weights themselves, where the data lie, and what is done with them."""
+    """What names an item: the weights themselves, where the data lie (`place`), and what is done with them."""
     what = [checkpoint_sha256(checkpoint), data, scene, asdict(method.settings), steps]
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def place(data: str) -> str:
+    """Where data lie, from whatever directory they were named: the folder itself and the part of it that is meant."""
+    folder, mark, part = data.partition("@")
+    return f"{Path(folder).resolve()}{mark}{part}"
 
 
 def checkpoint_sha256(path: Path) -> str:

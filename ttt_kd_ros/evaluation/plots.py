@@ -27,7 +27,7 @@ def write_plots(directory: Path, rows: Sequence[Row], source: str) -> list[Path]
     rows
         Scores.
     source
-        Method that gains are taken over.
+        Method that gains are taken over; empty where it was not scored: then there are no plots of gains.
 
     Returns
     -------
@@ -36,7 +36,7 @@ def write_plots(directory: Path, rows: Sequence[Row], source: str) -> list[Path]
     """
     written = []
     adapted = [row for row in rows if row.steps and not np.isnan(row.miou)]
-    if adapted:
+    if adapted and source:
         written.append(_gains(directory / "gain_over_steps.png", adapted, rows, source, "steps", "steps on a scan"))
         written.append(
             _gains(directory / "gain_over_time.png", adapted, rows, source, "adapt_ms", "ms spent on a scan")

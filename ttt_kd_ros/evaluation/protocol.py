@@ -95,18 +95,18 @@ class Protocol:
         """Name of the method that is the source model, which gains are taken over; empty without one."""
         return next((method.name for method in self.methods if method.settings.mode == "off"), "")
 
-    def check_classes(self, known: ClassList) -> None:
-        """Refuse networks that do not predict the protocol's classes.
+    def check_classes(self, checkpoint: Path, known: ClassList) -> None:
+        """Refuse a checkpoint that does not predict the protocol's classes.
 
         Raises
         ------
         InputError
             With both lists.
         """
-        if missing := set(self.classes) - set(known.names):
+        if missing := [name for name in self.classes if name not in known.names]:
             raise InputError(
-                f"the protocol scores {', '.join(sorted(missing))}, which the checkpoint does not predict; it predicts "
-                f"{', '.join(known.names)}"
+                f"{checkpoint} does not predict {', '.join(missing)}: the protocol scores {', '.join(self.classes)}, "
+                f"the checkpoint predicts {', '.join(known.names)}; choose another protocol or checkpoint"
             )
 
     def counts(self, method: Method) -> tuple[int, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -50,9 +51,12 @@ def method_table(rows: Sequence[Row], source: str) -> str:
 
 
 def gain(row: Row, rows: Sequence[Row], source: str, key: str) -> float:
-    """Gain [points] of a row in `miou` or `miou_view` over the method `source` with the same checkpoint and data."""
-    before = next(r for r in rows if (r.data, r.checkpoint, r.method) == (row.data, row.checkpoint, source))
-    return 100 * (float(getattr(row, key)) - float(getattr(before, key)))
+    """Gain [points] of a row in `miou` or `miou_view` over the method `source` with the same checkpoint and data.
+
+    NaN where that was not scored, as after an interruption.
+    """
+    same = [r for r in rows if (r.data, r.checkpoint, r.method) == (row.data, row.checkpoint, source)]
+    return 100 * (float(getattr(row, key)) - float(getattr(same[0], key))) if same else math.nan
 
 
 def _spread(chosen: Sequence[Row], rows: Sequence[Row], source: str, key: str) -> str:

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from ttt_kd_ros.classes import ClassList
 from ttt_kd_ros.data import Folder, open_folder
-from ttt_kd_ros.errors import InputError
-from ttt_kd_ros.evaluation.kept import Kept, key_of
+from ttt_kd_ros.errors import DataError, InputError
+from ttt_kd_ros.evaluation.kept import Kept, key_of, place
 from ttt_kd_ros.evaluation.metrics import confusion, iou, mean_iou, without_nan
 from ttt_kd_ros.evaluation.protocol import Method, Pair, Protocol
 from ttt_kd_ros.frame import Frame
@@ -122,6 +122,11 @@ def score(
         Counts of an earlier run, which are not counted again.
     progress
         Wraps the numbers of this process's items, such as a progress bar.
+
+    Raises
+    ------
+    DataError
+        If data have no labels, before anything is counted.
     """
     bench = _Bench(load)
     classes = [load_manifest(cell.checkpoint).network.classes for cell in filled]
@@ -135,7 +140,7 @@ def score(
     counts = {number: np.zeros(shape, dtype=np.int64) for number, shape in shapes.items()}
     for number, part in (mine[i] for i in progress(range(len(mine)))):
         cell = filled[number]
-        key = key_of(cell.checkpoint, cell.data, part.name, cell.method, cell.steps)
+        key = key_of(cell.checkpoint, place(cell.data), part.name, cell.method, cell.steps)
         found = kept.get(key)
         if found is None:
             found = count(bench.segmenter(cell.checkpoint), cell, part)
@@ -179,4 +184,6 @@ class _Bench:
         key = (data, classes.name)
         if key not in self._folders:
             self._folders[key] = open_folder(data, classes)
+            if not any(scene.label_map for scene in self._folders[key].scenes):
+                raise DataError(f"'{data}' has no labels, so that nothing can be scored; choose a part that has")
         return self._folders[key]

@@ -8,6 +8,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
@@ -85,7 +86,8 @@ def _weights_of(teacher: Teacher) -> str:
     """A hash of all weights: models of one architecture share a name."""
     digest = hashlib.blake2b(digest_size=16)
     for name, value in teacher.state_dict().items() if isinstance(teacher, nn.Module) else ():
-        digest.update(name.encode() + value.cpu().contiguous().numpy().tobytes())
+        digest.update(name.encode())
+        digest.update(value.cpu().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

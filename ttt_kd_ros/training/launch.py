@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+import torch
+
 from ttt_kd_ros.errors import InputError
 
 LONGEST_WAIT = timedelta(days=30)
@@ -49,6 +51,12 @@ class Launch:
     def batches_per_step(self) -> int:
         """Batches of all processes that go into a step."""
         return self.devices * self.nodes * self.accumulate
+
+    @property
+    def teacher_device(self) -> torch.device:
+        """Where the image model describes the pictures: on the GPU that trains, if there is a single one."""
+        alone = self.devices * self.nodes == 1 and self.accelerator != "cpu"
+        return torch.device("cuda" if alone and torch.cuda.is_available() else "cpu")
 
     def trainer_options(self) -> dict[str, Any]:
         """What of it Lightning's trainer is told."""

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from ttt_kd_ros.adaptation.targets import point_targets
+from ttt_kd_ros.adaptation.targets import PointTargets, point_targets
 from ttt_kd_ros.data import Folder
 from ttt_kd_ros.errors import DataError
 from ttt_kd_ros.frame import IGNORE_LABEL, Frame
@@ -26,26 +28,28 @@ _FIT_FRAMES = 24
 _FIT_FEATURES_PER_FRAME = 4000
 
 
-def fit_reduction(frames: Sequence[Frame], teacher: Teacher, target_size: int, seed: int) -> Reduction:
+def fit_reduction(
+    frames: Sequence[Frame], teacher: Teacher, device: torch.device, target_size: int, seed: int
+) -> Reduction:
     """Principal components of the teacher's features at paired points of some frames.
 
     Parameters
     ----------
     frames
         Frames with pictures.
-    teacher
-        The image model.
+    teacher, device
+        The image model, and where it is.
     target_size
         Number of components.
     seed
         Seed of the choice of points.
     """
     generator = torch.Generator().manual_seed(seed)
-    unreduced = Reduction(teacher.feature_size, teacher.feature_size)
+    unreduced = Reduction(teacher.feature_size, teacher.feature_size).to(device)
     samples = []
     for frame in frames:
-        points = torch.from_numpy(frame.scan.points[_finite(frame)])
-        features = point_targets(points, frame.views, teacher, unreduced).features
+        points = torch.from_numpy(frame.scan.points[_finite(frame)]).to(device)
+        features = point_targets(points, frame.views, teacher, unreduced).features.cpu()
         samples.append(features[torch.randperm(len(features), generator=generator)[:_FIT_FEATURES_PER_FRAME]])
     reduction = Reduction(teacher.feature_size, target_size)
     reduction.fit(torch.cat(samples))
@@ -55,19 +59,20 @@ def fit_reduction(frames: Sequence[Frame], teacher: Teacher, target_size: int, s
 def load_scans(
     folders: Sequence[Folder],
     teacher: Teacher,
+    device: torch.device,
     target_size: int,
     seed: int,
     progress: Progress,
     spill_to: Path | None = None,
 ) -> tuple[list[TrainingScan], Reduction]:
-    """All scans of the folders with their labels and reduced targets, and the reduction.
+    """All scans of the folders with their labels and reduced targets, and the reduction, on the CPU.
 
     Parameters
     ----------
     folders
         Data folders.
-    teacher
-        The image model.
+    teacher, device
+        The image model, and where it is.
     target_size
         Number of principal components of its features.
     seed
@@ -89,21 +94,25 @@ def load_scans(
         raise DataError(NO_LABELS)
     chosen = _spread_over_kinds([folder.kind for folder, _ in pictured])
     frames = [pictured[n][0][pictured[n][1]] for n in progress(chosen, "pictures")]
-    reduction = fit_reduction(frames, teacher, target_size, seed)
+    reduction = fit_reduction(frames, teacher, device, target_size, seed).to(device)
     scans: list[TrainingScan] = []
     for folder in folders:
         for index in progress(range(len(folder)), folder.name):
-            scan = _training_scan(folder[index], folder, teacher, reduction)
+            scan = _training_scan(folder[index], folder, teacher, device, reduction)
             scans.append(scan if spill_to is None else spill(scan, spill_to / f"{len(scans):06d}.pt"))
     if not any(scan.labelled for scan in scans):
         raise DataError(NO_LABELS)
-    return scans, reduction
+    return scans, reduction.cpu()
 
 
 def held_out_scans(
-    folders: Sequence[Folder], teacher: Teacher, reduction: Reduction, progress: Progress
+    folders: Sequence[Folder],
+    teacher: Teacher,
+    device: torch.device,
+    reduction: Reduction,
+    progress: Progress,
 ) -> list[TrainingScan]:
-    """Scans of the folders that have labels and pictures.
+    """Scans of the folders that have labels and points in a picture; the teacher is on the device.
 
     Raises
     ------
@@ -111,12 +120,14 @@ def held_out_scans(
         If a folder has no such scan.
     """
     found = []
+    reduction = deepcopy(reduction).to(device)
     for folder in folders:
         with_pictures = [index for index in range(len(folder)) if folder.record(index).pictures]
         scans = [
-            _training_scan(folder[index], folder, teacher, reduction) for index in progress(with_pictures, folder.name)
+            _training_scan(folder[index], folder, teacher, device, reduction)
+            for index in progress(with_pictures, folder.name)
         ]
-        usable = [scan for scan in scans if scan.labelled]
+        usable = [scan for scan in scans if scan.labelled and scan.pairs is not None]
         if not usable:
             raise DataError(f"held-out folder '{folder.name}' has no scan with labels and pictures")
         found += usable
@@ -135,11 +146,19 @@ def _finite(frame: Frame) -> NDArray[np.bool_]:
     return np.asarray(np.isfinite(frame.scan.points).all(axis=1))
 
 
-def _training_scan(frame: Frame, folder: Folder, teacher: Teacher, reduction: Reduction) -> TrainingScan:
+def _training_scan(
+    frame: Frame, folder: Folder, teacher: Teacher, device: torch.device, reduction: Reduction
+) -> TrainingScan:
     finite = _finite(frame)
     points = torch.from_numpy(frame.scan.points[finite])
     labels = np.full(len(finite), IGNORE_LABEL, dtype=np.uint8) if frame.labels is None else frame.labels
-    with torch.no_grad():
-        pairs = point_targets(points, frame.views, teacher, reduction) if frame.views else None
     base_points = transform_points(frame.scan.T_base_scan, points)
+    pairs = _pairs(frame, points.to(device), teacher, reduction)
     return TrainingScan(base_points, torch.from_numpy(labels[finite]), pairs, folder.name, folder.kind)
+
+
+@torch.no_grad()
+def _pairs(frame: Frame, points: Tensor, teacher: Teacher, reduction: Reduction) -> PointTargets | None:
+    """Targets on the CPU; None where no picture shows a point."""
+    pairs = point_targets(points, frame.views, teacher, reduction)
+    return PointTargets(pairs.points.cpu(), pairs.features.cpu()) if len(pairs.points) else None

@@ -9,6 +9,7 @@ is told by the description of the scene, and where it is by the location of its 
 
 from __future__ import annotations
 
+import warnings
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -26,6 +27,7 @@ from ttt_kd_ros.frame import Camera
 from ttt_kd_ros.geometry.transforms import invert, rigid
 
 LIDAR = "LIDAR_TOP"
+TEST = "v1.0-test"
 Row = Mapping[str, Any]
 
 
@@ -117,10 +119,14 @@ class NuScenes(DataSet):
 
     @cached_property
     def label_files(self) -> dict[str, str]:
-        """File of the labels of each scan; none in a version without labels."""
-        if not (self._tables[0] / "lidarseg.json").is_file():
-            return {}
-        return {row["sample_data_token"]: row["filename"] for row in self.table("lidarseg")}
+        """File of the labels of each scan; none in a version without labels, and a warning if they were published."""
+        table = self._tables[0] / "lidarseg.json"
+        if table.is_file():
+            return {row["sample_data_token"]: row["filename"] for row in self.table(table.stem)}
+        if table.parent.name != TEST:
+            what = f"{table} does not exist: no scan has labels without nuScenes-lidarseg. Download: {self.page}"
+            warnings.warn(what, stacklevel=2)
+        return {}
 
     @cached_property
     def ids(self) -> NDArray[np.uint8]:
