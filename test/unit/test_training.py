@@ -1,5 +1,6 @@
 """Joint training: batches, labels, configuration."""
 
+import tempfile
 from dataclasses import replace
 
 import data_folders
@@ -292,15 +293,20 @@ class TestRun:
         files, path = joint._WholeFiles(), tmp_path / "last.ckpt"
         files.save_checkpoint({"step": 1}, path)
 
-        def breaks_off(file, *_):
-            file.write(b"half")
+        def breaks_off(state, file):
+            file.write_bytes(b"half")
             raise OSError("no space left on device")
 
-        monkeypatch.setattr(torch, "save", lambda state, file: breaks_off(file))
+        monkeypatch.setattr(torch, "save", breaks_off)
         with pytest.raises(OSError, match="no space left"):
             files.save_checkpoint({"step": 2}, path)
         monkeypatch.undo()
         assert torch.load(path) == {"step": 1}
+
+    def test_a_state_is_written_without_a_directory_for_temporary_files(self, joint, tmp_path, monkeypatch):
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
+        joint._WholeFiles().save_checkpoint({"step": 1}, tmp_path / "out" / "last.ckpt")
+        assert torch.load(tmp_path / "out" / "last.ckpt") == {"step": 1}
 
     def test_the_level_is_that_of_scans_spread_evenly_where_there_are_many(
         self, joint, scans, network_config, monkeypatch

@@ -203,11 +203,15 @@ def train(
 
 
 class _WholeFiles(TorchCheckpointIO):
-    """Writes a state beside its place, on the same file system, and puts it there once it is complete."""
+    """Writes a state beside its place, on the same file system, and puts it there once it is complete.
+
+    Lightning's own way leads through the directory for temporary files and keeps quiet where writing is not permitted.
+    """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         unfinished = Path(f"{path}.part")
-        super().save_checkpoint(checkpoint, unfinished, storage_options)
+        unfinished.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(checkpoint, unfinished)
         unfinished.replace(path)
 
 
