@@ -272,8 +272,15 @@ class TestRun:
         training = load_checkpoint(out / "model.safetensors")[1].training
         assert training["steps"] == 2
         assert -1 <= training["kd_cosine"] <= 1
+
+        def unasked(*_, **__):
+            raise AssertionError("scans were prepared")
+
+        monkeypatch.setattr("ttt_kd_ros.training.prepare.load_scans", unasked)
         assert main(["train", folder, "--config", str(config), "--out", str(out), "--steps", "3", "--resume"]) == 2
         assert "is one of 2 steps, not of 3" in capsys.readouterr().err
+        assert main(["train", folder, "--config", str(config), "--out", str(tmp_path), "--resume"]) == 2
+        assert "nothing to resume" in capsys.readouterr().err
 
     def test_resuming_where_nothing_was_begun_is_refused(self, joint, network_config, scans, config, tmp_path):
         with pytest.raises(InputError, match="nothing to resume"):

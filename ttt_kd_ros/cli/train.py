@@ -80,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
     from ttt_kd_ros.teacher.load import load_teacher
     from ttt_kd_ros.training.adaptability import mean_adaptability
     from ttt_kd_ros.training.config import load_training_config
-    from ttt_kd_ros.training.joint import mean_kd_cosine, train
+    from ttt_kd_ros.training.joint import check_state, mean_kd_cosine, train
     from ttt_kd_ros.training.launch import Launch
     from ttt_kd_ros.training.prepare import held_out_scans, load_scans
     from ttt_kd_ros.training.throughput import describe, measure
@@ -89,6 +89,8 @@ def run(args: argparse.Namespace) -> int:
     config = load_training_config(args.config)
     changes = {"steps": args.steps, "kd_weight": args.kd_weight}
     config = replace(config, **{name: value for name, value in changes.items() if value is not None})
+    if args.resume and args.out:
+        check_state(args.out / "last.ckpt", config)
     folders = [open_folder(folder, config.classes) for folder in args.folders]
     launch = Launch("auto", args.devices, args.nodes, args.precision, args.accumulate, args.tensorboard)
     device = launch.teacher_device

@@ -177,7 +177,7 @@ def train(
     """
     state = directory / "last.ckpt"
     if resume:
-        _check_state(state, config)
+        check_state(state, config)
         _keep_metrics(directory)
     module = JointTraining(network, config, scans, held_out, seed)
     trainer = lightning.Trainer(
@@ -202,6 +202,32 @@ def train(
     return trainer.is_global_zero
 
 
+def check_state(state: Path, config: TrainingConfig) -> None:
+    """Refuse to go on from a state that is not there or is of a training of another length.
+
+    Parameters
+    ----------
+    state
+        A ``last.ckpt``.
+    config
+        Settings of the training that is to go on.
+
+    Raises
+    ------
+    InputError
+        If it cannot go on.
+    """
+    if not state.is_file():
+        raise InputError(f"there is nothing to resume in {state.parent}: {state.name} does not exist")
+    saved = torch.load(state, map_location="cpu", mmap=True, weights_only=False)
+    steps = saved["lr_schedulers"][0]["total_steps"]
+    if steps != config.steps:
+        raise InputError(
+            f"the training in {state.parent} is one of {steps} steps, not of {config.steps}: its learning rate falls "
+            f"towards its end; give --steps {steps}, or begin anew without --resume"
+        )
+
+
 class _WholeFiles(TorchCheckpointIO):
     """Writes a state beside its place, on the same file system, and puts it there once it is complete.
 
@@ -213,17 +239,6 @@ class _WholeFiles(TorchCheckpointIO):
         unfinished.parent.mkdir(parents=True, exist_ok=True)
         torch.save(checkpoint, unfinished)
         unfinished.replace(path)
-
-
-def _check_state(state: Path, config: TrainingConfig) -> None:
-    if not state.is_file():
-        raise InputError(f"there is nothing to resume in {state.parent}: {state.name} does not exist")
-    steps = torch.load(state, map_location="cpu", weights_only=False)["lr_schedulers"][0]["total_steps"]
-    if steps != config.steps:
-        raise InputError(
-            f"the training in {state.parent} is one of {steps} steps, not of {config.steps}: its learning rate falls "
-            f"towards its end; give --steps {steps}, or begin anew without --resume"
-        )
 
 
 def _keep_metrics(directory: Path) -> None:
