@@ -10,7 +10,8 @@ import torch
 
 from ttt_kd_ros.errors import InputError
 
-LONGEST_WAIT = timedelta(days=30)
+LONGEST_WAIT = timedelta(days=20)
+"""Of processes for one another; sockets count milliseconds in 32 bits, which hold 24 days."""
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 
 
