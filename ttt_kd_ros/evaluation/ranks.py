@@ -13,8 +13,8 @@ import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
 
-LONGEST_WAIT = timedelta(days=30)
-"""One process may have to do a whole split in one piece while the others are done."""
+LONGEST_WAIT = timedelta(days=20)
+"""One process may have to do a whole split in one piece while the others are done; sockets count 24 days at most."""
 
 
 @dataclass(frozen=True)
