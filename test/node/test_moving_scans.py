@@ -134,7 +134,8 @@ def test_the_scans_of_a_simulated_bag_lie_where_the_exact_motion_puts_them(tmp_p
     domain = replace(domain, lidar=replace(domain.lidar, columns=240))
     drive = Drive(domain, 3, 3, (replace(find_camera("front"), width=64, height=48),))
     write_folder(drive, tmp_path / "folder")
-    convert(open_folder(tmp_path / "folder", load_classes("street6")), tmp_path / "bag")
+    folder = open_folder(tmp_path / "folder", load_classes("street6"))
+    convert(folder, tmp_path / "bag")
 
     layout, counts = discover(tmp_path / "bag"), Counts()
     defaults = {p.name: p.default for p in (*PARAMETERS, *camera_parameters("front"))}
@@ -153,4 +154,5 @@ def test_the_scans_of_a_simulated_bag_lie_where_the_exact_motion_puts_them(tmp_p
         skew = np.linalg.norm(sweep.points[:, :3] - exact, axis=1)
         assert skew.max() > 0.3
         assert error.max() < 0.01
+        np.testing.assert_allclose(folder[index].scan.points, frame.scan.points, atol=1e-3)
         assert 0.04e9 < arrivals[frame.scan.stamp] - frame.scan.stamp < 0.06e9

@@ -255,12 +255,21 @@ def test_the_folder_reads_back_as_it_was_simulated(folder, drive):
     assert np.diff(read.stamps).tolist() == [100_000_000]
     for index, frame in enumerate(read):
         scan = drive.sweep(index)
-        assert_array_equal(frame.scan.points, scan.points[:, :3])
         assert_array_equal(frame.labels, table[scan.label])
         assert_array_equal(read.record(index).points, scan.points)
         assert frame.views[0].image.shape == (96, 160, 3)
         difference = frame.views[0].image.astype(int) - drive.picture(index, drive.lenses[0]).image
         assert np.abs(difference).mean() < 6
+
+
+def test_the_reader_puts_all_points_where_they_lie_around_the_sensor_at_the_stamp(folder, drive):
+    for index, frame in enumerate(open_folder(folder, CLASSES)):
+        scan, time, T_base_lidar = drive.sweep(index), drive.scan_time(index), mounting(drive.domain.lidar)
+        T_world_time = drive.poses(time + scan.t_offset.astype(float)) @ T_base_lidar
+        T_stamp_time = invert(drive.poses(np.array([time]))[0] @ T_base_lidar) @ T_world_time
+        expected = np.einsum("nij,nj->ni", T_stamp_time[:, :3, :3], scan.points[:, :3]) + T_stamp_time[:, :3, 3]
+        assert_allclose(frame.scan.points, expected, atol=0.01)
+        assert np.abs(expected - scan.points[:, :3]).max() > 0.3
 
 
 def test_the_reader_puts_the_motion_between_scan_and_picture_into_the_view(tmp_path):

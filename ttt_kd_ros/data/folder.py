@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from ttt_kd_ros.classes import ClassList, load_label_map
 from ttt_kd_ros.errors import DataError
 from ttt_kd_ros.frame import Camera, CameraView, Frame, Scan
-from ttt_kd_ros.geometry.transforms import rigid
+from ttt_kd_ros.geometry.deskew import Motion, deskew
+from ttt_kd_ros.geometry.transforms import invert, rigid
 
 T = TypeVar("T")
 
@@ -241,8 +242,19 @@ class Folder(ABC):
 
     def __getitem__(self, index: int) -> Frame:
         record = self.record(index)
-        scan = Scan(np.ascontiguousarray(record.points[:, :3]), self.T_base_scan, record.stamp)
+        points = np.ascontiguousarray(record.points[:, :3])
+        if record.times is not None and len(points):
+            points = self._deskewed(points, record.times.astype(np.float64), record.stamp)
+        scan = Scan(points, self.T_base_scan, record.stamp)
         return Frame(scan, tuple(_view(picture) for picture in record.pictures), record.labels)
+
+    def _deskewed(self, points: NDArray[np.float32], times: NDArray[np.float64], stamp: int) -> NDArray[np.float32]:
+        """Points as they lie at the stamp, as the node finds it by TF; as they are where the motion is not known."""
+        T_odom_scan = {pose.stamp: pose.T_odom_base @ self.T_base_scan for pose in self.trajectory()}
+        if not T_odom_scan.keys() > {stamp}:
+            return points
+        T_stamp_time = invert(T_odom_scan[stamp]) @ np.array(list(T_odom_scan.values()))
+        return deskew(points, times, Motion(np.array([time - stamp for time in T_odom_scan]) * 1e-9, T_stamp_time))
 
     @abstractmethod
     def record(self, index: int) -> Record:

@@ -55,7 +55,8 @@ def deskew(points: NDArray[np.float32], times: NDArray[np.float64], motion: Moti
     shares, columns = share.take(order), np.ascontiguousarray(points.take(order, axis=0).T)
     bounds = np.cumsum(np.bincount(knot, minlength=len(motion.times) - 1))
     for (first, last), (T0, T1) in zip(pairwise([0, *bounds]), pairwise(motion.T_stamp_time), strict=True):
-        columns[:, first:last] = _between(T0, T1, shares[first:last], columns[:, first:last])
+        if first < last:
+            columns[:, first:last] = _between(T0, T1, shares[first:last], columns[:, first:last])
     place = np.empty_like(order)
     place[order] = np.arange(len(order))
     return np.ascontiguousarray(columns.T).take(place, axis=0)
