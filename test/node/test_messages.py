@@ -89,6 +89,10 @@ class TestReadPoints:
         message = cloud([(1e300, 0.0, 0.0)], fields=(("x", F64), ("y", F64), ("z", F64)))
         assert read_points(message)[0, 0] == math.inf
 
+    def test_points_at_the_sensor_itself_were_not_measured(self):
+        message = cloud([(0.0, 1.0, 0.0), (0.0, 0.0, 0.0), (0.0, -0.0, 2.0), (-0.0, 0.0, 0.0)])
+        assert np.isnan(read_points(message)).tolist() == [[False] * 3, [True] * 3, [False] * 3, [True] * 3]
+
     def test_a_missing_coordinate_is_named_with_the_fields_that_are_there(self):
         message = cloud([(1.0, 2.0)], fields=(("y", F32), ("z", F32)))
         with pytest.raises(MessageError, match="no field x; its fields are y, z"):

@@ -106,13 +106,13 @@ def test_motion_that_is_late_is_waited_for(start):
     np.testing.assert_allclose(robot.segmenter.frames[0].scan.points, MOVED, atol=1e-5)
 
 
-def test_points_that_were_not_measured_stay_where_they_are(start):
+def test_points_that_were_not_measured_do_not_tell_when_the_scan_ended(start):
     robot = driving(start)
     nan = float("nan")
     robot.answer(scan([*AHEAD, (0.0, 0.0, 0.0, 1e9), (nan, nan, nan, nan)]))
     points = robot.segmenter.frames[0].scan.points
     np.testing.assert_allclose(points[:4], MOVED, atol=1e-5)
-    assert np.isnan(points[5]).all()
+    assert np.isnan(points[4:]).all()
 
 
 def test_the_scans_of_a_simulated_bag_lie_where_the_exact_motion_puts_them(tmp_path):

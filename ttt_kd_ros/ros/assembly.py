@@ -104,7 +104,7 @@ class FrameAssembler:
         self, points: NDArray[np.float32], scan: PointCloud2, scan_frame: FrameAt, deadline: float
     ) -> NDArray[np.float32]:
         """Points at the scan's stamp, or as they are where their times or the motion are not known."""
-        measured = np.isfinite(points).all(axis=1) & (points != 0).any(axis=1)
+        measured = np.asarray(np.isfinite(points).all(axis=1))
         try:
             times = read_times(scan, scan_frame.stamp, measured)
             if times is None:

@@ -60,7 +60,7 @@ def read_points(cloud: PointCloud2) -> NDArray[np.float32]:
 
     Returns
     -------
-    (N, 3) float32 [m]
+    (N, 3) float32 [m]; NaN in place of (0, 0, 0), by which many drivers say that nothing came back.
 
     Raises
     ------
@@ -79,6 +79,8 @@ def read_points(cloud: PointCloud2) -> NDArray[np.float32]:
     with np.errstate(over="ignore", invalid="ignore"):
         for column, name in enumerate(COORDINATES):
             grid[..., column] = rows[name]
+    zero = np.flatnonzero(xyz[:, 0] == 0)
+    xyz[zero[(xyz[zero] == 0).all(axis=1)]] = np.nan
     return xyz
 
 
