@@ -23,7 +23,6 @@ from ttt_kd_ros.evaluation.rows import read_rows, with_new, write_rows
 from ttt_kd_ros.evaluation.table import method_table, score_table
 from ttt_kd_ros.frame import Frame, Scan
 from ttt_kd_ros.geometry.pairing import pair_points
-from ttt_kd_ros.geometry.transforms import transform_points
 from ttt_kd_ros.model.checkpoint import load_checkpoint, save_checkpoint
 from ttt_kd_ros.model.network import Network
 from ttt_kd_ros.segmenter import Segmenter
@@ -117,9 +116,9 @@ def test_points_beyond_the_range_and_other_classes_do_not_count(segmenter, frame
 
 def test_points_in_view_are_those_that_are_paired(frames):
     seen, view = points_in_view(frames[0]), frames[0].views[0]
-    points = transform_points(view.T_camera_scan, torch.from_numpy(frames[0].scan.points[1:]))
+    points = torch.from_numpy(frames[0].scan.points[1:])
     assert not seen[0]
-    assert (np.flatnonzero(seen) - 1).tolist() == pair_points(points, view.camera).points.tolist()
+    assert (np.flatnonzero(seen) - 1).tolist() == pair_points(points, view.T_camera_scan, view.camera).points.tolist()
 
 
 def test_a_stream_without_labels_has_no_score_but_an_agreement_with_the_source_model(segmenter, frames):

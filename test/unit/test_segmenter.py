@@ -97,7 +97,7 @@ def test_adaptation_takes_the_steps_and_reports_the_loss_before_and_after_each(s
 
 def test_the_paired_points_of_the_report_are_those_that_a_camera_sees(segmenter, frame):
     view = frame.views[0]
-    seen = pair_points(transform_points(view.T_camera_scan, torch.from_numpy(frame.scan.points)), view.camera)
+    seen = pair_points(torch.from_numpy(frame.scan.points), view.T_camera_scan, view.camera)
     assert segmenter.segment(frame).adaptation.paired_points == len(seen.points)
 
 
@@ -190,7 +190,7 @@ def test_a_scan_that_is_not_trusted_is_adapted_to_near_the_view_and_left_to_the_
     assert not result.adaptation.trusted
     assert result.adaptation.steps == 4
     same = np.isclose(result.confidence, source, atol=1e-6)
-    seen = pair_points(transform_points(frame.views[0].T_camera_scan, street_points), frame.views[0].camera).points
+    seen = pair_points(street_points, frame.views[0].T_camera_scan, frame.views[0].camera).points
     assert same.any()
     assert not same[seen.numpy()].any()
     segmenter.configure(replace(settings, trust=0.0))

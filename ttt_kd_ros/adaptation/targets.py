@@ -11,7 +11,6 @@ from torch import Tensor
 from ttt_kd_ros.frame import CameraView
 from ttt_kd_ros.geometry.pairing import Pairs, pair_points
 from ttt_kd_ros.geometry.projection import scale_camera
-from ttt_kd_ros.geometry.transforms import transform_points
 from ttt_kd_ros.model.reduction import Reduction
 from ttt_kd_ros.teacher.features import sample
 from ttt_kd_ros.teacher.load import Teacher
@@ -63,7 +62,7 @@ def paired_points(points: Tensor, views: Iterable[CameraView]) -> Iterator[tuple
         height, width = view.image.shape[:2]
         camera = scale_camera(view.camera, width, height)
         depth = None if view.depth is None else torch.as_tensor(view.depth, device=points.device)
-        pairs = pair_points(transform_points(view.T_camera_scan, points), camera, depth_image=depth)
+        pairs = pair_points(points, view.T_camera_scan, camera, depth_image=depth)
         if len(pairs.points):
             yield view, pairs
 

@@ -109,7 +109,7 @@ def _input_stages(prepared: Prepared, network: Network, teacher: Teacher) -> lis
     def pair() -> None:
         for view in views:
             camera = scale_camera(view.camera, view.image.shape[1], view.image.shape[0])
-            pair_points(transform_points(view.T_camera_scan, points), camera)
+            pair_points(points, view.T_camera_scan, camera)
 
     result = [
         Stage("voxelise", lambda: voxelise(base_points, config.voxel_size), voxelise_work(points, len(voxels.grid))),

@@ -5,13 +5,16 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ttt_kd_ros.errors import InputError
 from ttt_kd_ros.frame import Camera
-from ttt_kd_ros.geometry.projection import project
+from ttt_kd_ros.geometry.projection import project, view_planes
+from ttt_kd_ros.geometry.transforms import affine, transform_points
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,7 @@ class Pairs:
 
 def pair_points(
     points: Tensor,
+    T_camera_scan: NDArray[np.float64],
     camera: Camera,
     occlusion: OcclusionSettings = OcclusionSettings(),
     depth_image: Tensor | None = None,
@@ -75,7 +79,9 @@ def pair_points(
     Parameters
     ----------
     points
-        (N, 3) float32 [m] in the camera's optical frame.
+        (N, 3) float32 [m] in the scan frame.
+    T_camera_scan
+        (4, 4) float64, to the camera's optical frame.
     camera
         Intrinsics at the size of the picture.
     occlusion
@@ -83,10 +89,12 @@ def pair_points(
     depth_image
         (h, w) float32 [m] along the optical axis, 0 where unknown: where it tells, it decides what is hidden.
     """
+    near = _rows_before(view_planes(camera) @ T_camera_scan[:3], points)
+    points = transform_points(T_camera_scan, points.index_select(0, near))
     pixels, visible = project(camera, points)
-    rows = visible.nonzero().squeeze(1)
-    pixels = pixels.T.index_select(1, rows).T.contiguous()  # taken column by column, as they lie in memory
-    points = points.index_select(0, rows)
+    kept = visible.nonzero().squeeze(1)
+    rows, points = near.index_select(0, kept), points.index_select(0, kept)
+    pixels = pixels.T.index_select(1, kept).T.contiguous()  # taken column by column, as they lie in memory
     depth = points.square().sum(dim=1).sqrt()
     hidden = _hidden(pixels, depth, camera, occlusion)
     if depth_image is not None:
@@ -95,6 +103,13 @@ def pair_points(
         hidden = torch.where(surface > 0, behind, hidden)
     shown = (~hidden).nonzero().squeeze(1)
     return Pairs(*(values.index_select(0, shown) for values in (rows, pixels, depth)))
+
+
+def _rows_before(planes: NDArray[np.float64], points: Tensor) -> Tensor:
+    """Rows of the points (N, 3) that lie before all planes (K, 4): few, where a picture shows a part of the scan."""
+    if not len(planes):
+        return torch.arange(len(points), device=points.device)
+    return (affine(planes, points).amin(dim=0) > 0).nonzero().squeeze(1)
 
 
 def _hidden(pixels: Tensor, depth: Tensor, camera: Camera, settings: OcclusionSettings) -> Tensor:

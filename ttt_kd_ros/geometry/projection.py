@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ttt_kd_ros.frame import Camera
@@ -23,6 +24,22 @@ def scale_camera(camera: Camera, width: int, height: int) -> Camera:
     sx, sy = width / camera.width, height / camera.height
     scaling = np.array([[sx, 0.0, 0.5 * sx - 0.5], [0.0, sy, 0.5 * sy - 0.5], [0.0, 0.0, 1.0]])
     return replace(camera, width=width, height=height, K=scaling @ camera.K)
+
+
+def view_planes(camera: Camera) -> NDArray[np.float64]:
+    """Planes through the camera that no visible point lies behind.
+
+    Returns
+    -------
+    (K, 3) float64: ``n @ point > 0`` for every row n and every point that `project` calls visible. Without distortion
+    these are the picture's sides with a pixel around it, with distortion the camera's plane; a fisheye has none.
+    """
+    if camera.distortion_model == "equidistant":
+        return np.empty((0, 3))
+    if any(camera.distortion):
+        return np.array([[0.0, 0.0, 1.0]])
+    u, v, z = camera.K[0], camera.K[1], np.array([0.0, 0.0, 1.0])
+    return np.stack([u + 1.5 * z, (camera.width + 0.5) * z - u, v + 1.5 * z, (camera.height + 0.5) * z - v])
 
 
 def project(camera: Camera, points: Tensor) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from ttt_kd_ros.frame import CameraView
 from ttt_kd_ros.geometry.pairing import pair_points
 from ttt_kd_ros.geometry.projection import scale_camera
-from ttt_kd_ros.geometry.transforms import transform_points
 
 
 @dataclass(frozen=True)
@@ -42,9 +41,9 @@ def seen_points(view: CameraView, points: NDArray[np.float32]) -> SeenPoints:
     """
     finite = np.isfinite(points).all(axis=1).nonzero()[0]
     height, width = view.image.shape[:2]
-    in_camera = transform_points(view.T_camera_scan, torch.from_numpy(points[finite]))
+    camera = scale_camera(view.camera, width, height)
     depth = None if view.depth is None else torch.from_numpy(view.depth)
-    pairs = pair_points(in_camera, scale_camera(view.camera, width, height), depth_image=depth)
+    pairs = pair_points(torch.from_numpy(points[finite]), view.T_camera_scan, camera, depth_image=depth)
     order = pairs.depth.argsort(descending=True)
     pixels = pairs.pixels[order].round().long().clamp(min=0)
     return SeenPoints(finite[pairs.points[order].numpy()], pixels.numpy())

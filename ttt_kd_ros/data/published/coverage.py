@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from ttt_kd_ros.data.folder import Picture
 from ttt_kd_ros.geometry.pairing import pair_points
-from ttt_kd_ros.geometry.transforms import transform_points
 
 T = TypeVar("T")
 
@@ -46,7 +45,7 @@ def choose_by_coverage(points: NDArray[np.float32], candidates: Sequence[Picture
     shown = np.zeros((len(candidates), len(some)), dtype=np.bool_)
     for row, picture in zip(shown, candidates, strict=True):
         depth = torch.from_numpy(picture.depth.read()) if picture.depth else None
-        row[pair_points(transform_points(picture.T_camera_scan, some), picture.camera, depth_image=depth).points] = True
+        row[pair_points(some, picture.T_camera_scan, picture.camera, depth_image=depth).points] = True
     chosen: list[int] = []
     fresh = np.ones(len(some), dtype=np.bool_)
     for _ in range(min(PICTURES, len(candidates))):
