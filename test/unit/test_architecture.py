@@ -13,8 +13,9 @@ ROS = {
 }  # fmt: skip
 ALLOWED = {
     "frame": set(),
-    "geometry": {"frame"},
-    "sparse": {"frame"},
+    "native": set(),
+    "geometry": {"frame", "native"},
+    "sparse": {"frame", "native"},
     "teacher": {"frame", "geometry", "sparse"},
     "model": {"frame", "geometry", "sparse"},
     "adaptation": {"frame", "geometry", "sparse", "model", "teacher"},

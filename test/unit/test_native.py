@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import math
 import platform
 import stat
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import BatchNorm1d
 
 from ttt_kd_ros.errors import InputError
+from ttt_kd_ros.frame import Camera
+from ttt_kd_ros.geometry import pairing
+from ttt_kd_ros.geometry.projection import project
+from ttt_kd_ros.geometry.transforms import transform_points
 from ttt_kd_ros.model.checkpoint import load_checkpoint
 from ttt_kd_ros.model.norm import LinearNorm
 from ttt_kd_ros.model.sparse_backend import use_sparse_backend
+from ttt_kd_ros.native import compiled, library
 from ttt_kd_ros.share import embedded_checkpoint
-from ttt_kd_ros.sparse import compiled, native_library, native_maps, products
+from ttt_kd_ros.sparse import native_maps, products
 from ttt_kd_ros.sparse.convolution import convolution_norm_relu
 from ttt_kd_ros.sparse.fixed_norm import FixedNorm
 from ttt_kd_ros.sparse.kernel_map import Kept, crop_map, downsampling_map, occupied_voxels, pack, submanifold_map
@@ -28,16 +35,16 @@ PROCESSORS = {"this one": ()} | ({"AVX": ("-mno-avx512f",), "SSE": ("-march=x86-
 
 @pytest.fixture(params=PROCESSORS)
 def processor(request, monkeypatch):
-    kernels = native_library.library(*PROCESSORS[request.param])
-    monkeypatch.setattr(native_library, "library", lambda: kernels)
+    kernels = library.library(*PROCESSORS[request.param])
+    monkeypatch.setattr(library, "library", lambda: kernels)
 
 
 @pytest.fixture
 def empty_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    native_library.library.cache_clear()
+    library.library.cache_clear()
     yield tmp_path / "ttt_kd_ros"
-    native_library.library.cache_clear()
+    library.library.cache_clear()
 
 
 @pytest.fixture
@@ -146,11 +153,11 @@ def test_arrays_of_another_type_than_the_features_are_refused():
 
 
 def test_kernels_are_compiled_once_for_a_processor(empty_cache, monkeypatch):
-    native_library.library()
+    library.library()
     (built,) = empty_cache.iterdir()
-    native_library.library.cache_clear()
+    library.library.cache_clear()
     monkeypatch.setattr(compiled, "_run", lambda command: "" if "-shared" in command else _preprocessed(command))
-    native_library.library()
+    library.library()
     assert list(empty_cache.iterdir()) == [built]
 
 
@@ -195,9 +202,9 @@ def _homeless():
 
 
 def test_a_damaged_library_is_compiled_anew(empty_cache, network, monkeypatch, tmp_path):
-    native_library.library()
+    library.library()
     (built,) = empty_cache.iterdir()
-    native_library.library.cache_clear()
+    library.library.cache_clear()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "other"))
     damaged = tmp_path / "other" / "ttt_kd_ros" / built.name
     damaged.parent.mkdir(parents=True)
@@ -306,3 +313,21 @@ def test_what_is_not_a_number_is_not_hidden_by_the_relu():
     features[0] = float("nan")
     products.choose(NATIVE)
     assert convolution_norm_relu(features, weight, FixedNorm.of(BatchNorm1d(16)), kernel_map).isnan().any()
+
+
+@pytest.mark.parametrize("model", ["pinhole", "plumb_bob", "equidistant"])
+@pytest.mark.parametrize("count", [0, 1, 255, 20_000])
+def test_points_are_paired_with_the_pixels_of_the_plain_way(processor, monkeypatch, model, count):
+    camera = Camera(320, 200, np.array([[150.0, 0, 170], [0, 150, 90], [0, 0, 1]]))
+    camera = camera if model == "pinhole" else replace(camera, distortion=(-0.2, 0.1), distortion_model=model)
+    points = torch.randn(count, 3, generator=torch.Generator().manual_seed(5)) * torch.tensor([15.0, 5.0, 2.0])
+    points[::50] = math.nan
+    T_camera_scan = np.array([[0, -1.0, 0, 0.3], [0, 0, -1, -0.2], [1, 0, 0, 0.1], [0, 0, 0, 1]])
+    native = pairing.pair_points(points, T_camera_scan, camera)
+    monkeypatch.setattr(pairing, "serves", lambda values: False)
+    plain = pairing.pair_points(points, T_camera_scan, camera)
+    visible = project(camera, transform_points(T_camera_scan, points))[1].sum()
+    assert count < 1000 or 1000 < len(plain.points) < 0.9 * visible
+    assert torch.equal(native.points, plain.points)
+    assert torch.equal(native.pixels, plain.pixels)
+    assert torch.equal(native.depth, plain.depth)

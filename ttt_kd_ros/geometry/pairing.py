@@ -15,6 +15,7 @@ from ttt_kd_ros.errors import InputError
 from ttt_kd_ros.frame import Camera
 from ttt_kd_ros.geometry.projection import project, view_planes
 from ttt_kd_ros.geometry.transforms import affine, transform_points
+from ttt_kd_ros.native.library import run, serves
 
 
 @dataclass(frozen=True)
@@ -89,31 +90,34 @@ def pair_points(
     depth_image
         (h, w) float32 [m] along the optical axis, 0 where unknown: where it tells, it decides what is hidden.
     """
-    near = _rows_before(view_planes(camera) @ T_camera_scan[:3], points)
-    points = transform_points(T_camera_scan, points.index_select(0, near))
+    rows, points = _before(view_planes(camera) @ T_camera_scan[:3], points)
+    points = transform_points(T_camera_scan, points)
     pixels, visible = project(camera, points)
-    kept = visible.nonzero().squeeze(1)
-    rows, points = near.index_select(0, kept), points.index_select(0, kept)
-    pixels = pixels.T.index_select(1, kept).T.contiguous()  # taken column by column, as they lie in memory
-    depth = points.square().sum(dim=1).sqrt()
-    hidden = _hidden(pixels, depth, camera, occlusion)
+    depth = torch.linalg.vector_norm(points, dim=1)
+    hidden = _hidden(pixels, depth, visible, camera, occlusion)
     if depth_image is not None:
         surface = _at(depth_image, pixels, camera)
         behind = points[:, 2] > surface * (1 + occlusion.measured_margin_ratio) + occlusion.measured_margin_m
         hidden = torch.where(surface > 0, behind, hidden)
-    shown = (~hidden).nonzero().squeeze(1)
-    return Pairs(*(values.index_select(0, shown) for values in (rows, pixels, depth)))
+    shown = (visible & ~hidden).nonzero().squeeze(1)
+    pixels = pixels.T.index_select(1, shown).T  # taken column by column, as they lie in memory
+    return Pairs(rows.index_select(0, shown), pixels, depth.index_select(0, shown))
 
 
-def _rows_before(planes: NDArray[np.float64], points: Tensor) -> Tensor:
-    """Rows of the points (N, 3) that lie before all planes (K, 4): few, where a picture shows a part of the scan."""
-    if not len(planes):
-        return torch.arange(len(points), device=points.device)
-    return (affine(planes, points).amin(dim=0) > 0).nonzero().squeeze(1)
+def _before(planes: NDArray[np.float64], points: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows (M,) and points (M, 3) that lie before all planes (K, 4): few, where a picture shows a part of the scan."""
+    if serves(points):
+        points, rows = points.contiguous(), torch.empty(len(points), dtype=torch.long)
+        kept, sides = torch.empty_like(points), torch.from_numpy(planes).float()
+        found = run("before_planes", points, len(points), sides, len(sides), rows, kept)
+        return rows[:found], kept[:found]
+    before = affine(planes, points) > 0 if len(planes) else points.isfinite()
+    rows = before.all(dim=1).nonzero().squeeze(1)
+    return rows, points.index_select(0, rows)
 
 
-def _hidden(pixels: Tensor, depth: Tensor, camera: Camera, settings: OcclusionSettings) -> Tensor:
-    """Whether there is a nearer surface both above and below the point in the picture.
+def _hidden(pixels: Tensor, depth: Tensor, visible: Tensor, camera: Camera, settings: OcclusionSettings) -> Tensor:
+    """Whether there is a nearer surface both above and below a visible point in the picture.
 
     A scan is sparse, so a depth buffer at pixel size has holes between the beams, and one with cells as large as the
     holes hides the ground, whose depth changes quickly from beam to beam. Ground has nearer points on one side only,
@@ -122,14 +126,18 @@ def _hidden(pixels: Tensor, depth: Tensor, camera: Camera, settings: OcclusionSe
     focal = float(camera.K[0, 0])
     cell = focal * math.radians(settings.cell_deg)
     columns, rows = math.ceil(camera.width / cell), math.ceil(camera.height / cell)
+    reach = max(1, round(settings.window_deg / settings.cell_deg))
+    if serves(depth):
+        hidden = torch.empty_like(visible)
+        sizes = (len(depth), cell, columns, rows, reach, settings.margin_m, settings.margin_ratio)
+        run("hidden", pixels.T.contiguous(), depth, visible, *sizes, hidden)
+        return hidden
     column = ((pixels[:, 0] + 0.5) / cell).long().clamp_(0, columns - 1)
     row = ((pixels[:, 1] + 0.5) / cell).long().clamp_(0, rows - 1)
-    index = row * columns + column
-    buffer = depth.new_full((rows * columns,), math.inf)
-    reach = max(1, round(settings.window_deg / settings.cell_deg))
-    nearest = F.pad(
-        buffer.scatter_reduce_(0, index, depth, "amin").view(rows, columns), (1, 1, reach, reach), value=math.inf
-    )
+    index = torch.where(visible, row * columns + column, 0)
+    nearest = depth.new_full((rows * columns,), math.inf)
+    nearest.scatter_reduce_(0, index, torch.where(visible, depth, math.inf), "amin")
+    nearest = F.pad(nearest.view(rows, columns), (1, 1, reach, reach), value=math.inf)
     nearest = _sliding_min(nearest, 3, dim=1)
     windows = _sliding_min(nearest, reach, dim=0)
     above, below = windows[:rows], windows[reach + 1 :]

@@ -24,11 +24,11 @@ def invert(T: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def transform_points(T: NDArray[np.float64], points: Tensor) -> Tensor:
     """Points (N, 3) of the source frame in the target frame of `T` = ``T_target_source``, on the points' device."""
-    return affine(T[:3], points).T.contiguous()
+    return affine(T[:3], points)
 
 
 def affine(A: NDArray[np.float64], points: Tensor) -> Tensor:
-    """``A[:, :3] @ point + A[:, 3]`` for the K rows of `A` (K, 4) and points (N, 3): (K, N), on the points' device."""
+    """``A[:, :3] @ point + A[:, 3]`` of points (N, 3) for the K rows of `A` (K, 4): (N, K), on the points' device."""
     exact = points.double() if points.is_cuda else points  # TF32 would move a point by centimetres
-    linear, constant = (torch.as_tensor(part).to(exact) for part in (A[:, :3], A[:, 3:]))
-    return torch.addmm(constant, linear, exact.T).to(points)
+    linear, constant = (torch.as_tensor(part).to(exact) for part in (A[:, :3], A[:, 3]))
+    return (exact @ linear.T).add_(constant).to(points)

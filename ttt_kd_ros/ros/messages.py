@@ -303,7 +303,7 @@ def write_cloud(scan: PointCloud2, segmentation: Segmentation, colors: NDArray[n
         with np.errstate(over="ignore", invalid="ignore"):
             for name in COORDINATES:
                 grid[name] = points[name]
-    rows["rgb"] = colors[segmentation.labels]
+    rows["rgb"] = colors.take(segmentation.labels, mode="clip")  # no label is beyond: quicker than to look at each
     rows["label"] = segmentation.labels
     rows["confidence"] = segmentation.confidence
     return message

@@ -1,4 +1,4 @@
-"""Products on CPUs by this package's own kernels (`native.cpp`).
+"""Products on CPUs by this package's own kernels (`native/kernels.cpp`).
 
 They gather, multiply and add up in one go: products stay in registers, the outputs of a block in the cache.
 """
@@ -10,12 +10,12 @@ import math
 import torch
 from torch import Tensor
 
+from ttt_kd_ros.native.compiled import CompileError
+from ttt_kd_ros.native.library import Call, library, run
 from ttt_kd_ros.sparse import native_maps
 from ttt_kd_ros.sparse.backend import Backend, Gradients, NormedConvolution
-from ttt_kd_ros.sparse.compiled import CompileError
 from ttt_kd_ros.sparse.fixed_norm import FixedNorm
 from ttt_kd_ros.sparse.kernel_map import KernelMap
-from ttt_kd_ros.sparse.native_library import Call, library, run
 
 OUTPUTS_AT_ONCE, PAIRS_AT_ONCE = 1024, 512
 """How many outputs and pairs of small networks stay in the cache."""
@@ -23,7 +23,7 @@ NO_NORM = None, None, None, None, 0.0
 
 
 class Native(Backend):
-    """The kernels of `native.cpp`."""
+    """The kernels of `native/kernels.cpp`."""
 
     maps = native_maps
 

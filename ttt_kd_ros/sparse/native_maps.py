@@ -1,13 +1,13 @@
-"""Voxels and kernel maps on CPUs by this package's own kernels (`native.cpp`): those of `kernel_map`, sooner."""
+"""Voxels and kernel maps on CPUs by the kernels of `native/kernels.cpp`: those of `kernel_map`, sooner."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
+from ttt_kd_ros.native.library import run
 from ttt_kd_ros.sparse import kernel_map as plain
 from ttt_kd_ros.sparse.kernel_map import BIASES, SHIFTS, Kept, KernelMap, half_columns
-from ttt_kd_ros.sparse.native_library import run
 
 LAYOUT = torch.tensor(BIASES), torch.tensor(SHIFTS)
 """How keys are packed."""

@@ -1,4 +1,5 @@
-// Sparse convolutions on a CPU: kernel maps, and products without a copy of the gathered rows. See native.py.
+// What is computed on a CPU without a copy or a pass over memory for each operation: sparse convolutions with their
+// kernel maps (sparse/native.py, sparse/native_maps.py), and which points of a scan a picture shows (geometry/pairing.py).
 //
 // Pairs (source, target) are sorted by kernel offset, and by their rows within an offset; those of offset k are
 // starts[k] to starts[k + 1]. Matrices are row by row. Sums are taken in an order that does not depend on the threads.
@@ -6,6 +7,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <limits>
 #include <numeric>
 #include <vector>
 
@@ -429,4 +431,64 @@ extern "C" int64_t downsampling(const int64_t* keys, int64_t count, const int64_
         targets[at[place[i]]++] = parent[i];
     }
     return voxels;
+}
+
+// Points (count, 3) that lie before all planes (K, 4), and their rows, ascending. Returns how many there are.
+extern "C" int64_t before_planes(const float* points, int64_t count, const float* planes, int64_t K, Row* rows,
+                                 float* kept) {
+    constexpr int64_t BLOCK = 256;
+    int64_t found = 0;
+    for (int64_t first = 0; first < count; first += BLOCK) {
+        const int64_t size = std::min(BLOCK, count - first), known = found;
+        const float* block = points + 3 * first;
+        int32_t before[BLOCK];
+        std::fill(before, before + size, 1);
+        for (const float* plane = planes; plane < planes + 4 * K; plane += 4) {
+            const float a = plane[0], b = plane[1], c = plane[2], d = plane[3];
+            for (int64_t i = 0; i < size; ++i)
+                before[i] &= block[3 * i] * a + block[3 * i + 1] * b + block[3 * i + 2] * c + d > 0;
+        }
+        for (int64_t i = 0; i < size; ++i) {
+            rows[found] = first + i;
+            found += before[i];
+        }
+        for (int64_t i = known; i < found; ++i)
+            for (int axis = 0; axis < 3; ++axis) kept[3 * i + axis] = points[3 * rows[i] + axis];
+    }
+    return found;
+}
+
+// out[i]: the least of `size` values that begin at i and are `stride` apart.
+static void sliding_least(const float* __restrict__ values, float* __restrict__ out, int64_t count, int64_t size,
+                          int64_t stride) {
+    std::copy(values, values + count, out);
+    for (int64_t shift = stride; shift < size * stride; shift += stride)
+        for (int64_t i = 0; i < count; ++i) out[i] = std::min(out[i], values[i + shift]);
+}
+
+// hidden (count): whether there is a surface within `reach` cells both above and below a visible point, at pixels (2, count),
+// that is nearer than its depth less the share `ratio` and `margin`.
+extern "C" void hidden(const float* pixels, const float* depth, const bool* visible, int64_t count, double cell,
+                       int64_t columns, int64_t rows, int64_t reach, double margin, double ratio, bool* hidden) {
+    static thread_local std::vector<float> nearest, beside, windows;
+    static thread_local std::vector<int32_t> places;
+    const int64_t width = columns + 2, height = rows + 2 * reach, within = (rows + reach + 1) * width;
+    nearest.assign(height * width + 2, std::numeric_limits<float>::infinity());
+    beside.resize(height * width);
+    windows.resize(within);
+    places.resize(count);
+    const float edge = cell, near = 1 - ratio, behind = margin;
+    for (int64_t i = 0; i < count; ++i) {
+        if (!visible[i]) continue;
+        const int64_t column = (pixels[i] + 0.5f) / edge, row = (pixels[count + i] + 0.5f) / edge;
+        places[i] = std::min(row, rows - 1) * width + std::min(column, columns - 1);
+        float& least = nearest[places[i] + reach * width + 1];
+        least = std::min(least, depth[i]);
+    }
+    sliding_least(nearest.data(), beside.data(), height * width, 3, 1);
+    sliding_least(beside.data(), windows.data(), within, reach, width);
+    for (int64_t i = 0; i < count; ++i) {
+        const float* above = visible[i] ? &windows[places[i]] : nullptr;
+        hidden[i] = above && depth[i] * near - behind > std::max(*above, above[(reach + 1) * width]);
+    }
 }

@@ -1,4 +1,4 @@
-"""The kernels of `native.cpp`, compiled for this machine when they are first used."""
+"""The kernels of `kernels.cpp`, compiled for this machine when they are first used."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ttt_kd_ros.sparse.compiled import compiled
+from ttt_kd_ros.native.compiled import CompileError, compiled
 
-SOURCE = Path(__file__).with_name("native.cpp")
+SOURCE = Path(__file__).with_name("kernels.cpp")
 
 # Arguments of the kernels: arrays, sizes and real numbers, in their order.
 _SIGNATURES = {
@@ -24,6 +24,8 @@ _SIGNATURES = {
     "fill_kept": "aaasaaaaaaa",
     "occupied_voxels": "aasaaaaaa",
     "downsampling": "asaaaaaa",
+    "before_planes": "asasaa",
+    "hidden": "aaasrsssrra",
 }
 
 
@@ -47,6 +49,20 @@ def library(*flags: str) -> ctypes.CDLL:
         kernel = getattr(kernels, name)
         kernel.argtypes, kernel.restype = [kinds[kind] for kind in signature], ctypes.c_int64
     return kernels
+
+
+def serves(values: Tensor) -> bool:
+    """Whether the kernels are there and compute with such values: float32 on a CPU."""
+    return values.is_cpu and values.dtype is torch.float32 and _there()
+
+
+@cache
+def _there() -> bool:
+    try:
+        library()
+    except CompileError:
+        return False
+    return True
 
 
 class Call:
