@@ -35,6 +35,7 @@ from ttt_kd_ros.replay.messages import (
 CLASSES = load_classes("street6")
 XYZ = np.dtype([("x", "<f4"), ("y", "<f4"), ("z", "<f4")])
 XYZ_LABEL = np.dtype([*XYZ.descr, ("label", "u1")])
+XYZ_PREDICTED = np.dtype([*XYZ_LABEL.descr, ("confidence", "<f4")])
 
 
 def messages(bag):
@@ -304,6 +305,14 @@ def test_a_labelled_cloud_of_any_name_is_the_ground_truth_but_of_several_only_th
     two = bag_with(tmp_path / "two", ("/p", cloud()), ("/annotated", labelled), ("/other", labelled), MOUNTED)
     named = bag_with(tmp_path / "named", ("/p", cloud()), ("/a", labelled), ("/ground_truth", labelled), MOUNTED)
     assert [discover(bag).ground_truth_topic for bag in (one, two, named)] == ["/annotated", "", "/ground_truth"]
+
+
+def test_a_recorded_output_of_the_node_is_neither_scan_nor_ground_truth(tmp_path):
+    output = ("/segment/segmentation", cloud(dtype=XYZ_PREDICTED))
+    alone = bag_with(tmp_path / "alone", ("/p", cloud()), output, MOUNTED)
+    beside = bag_with(tmp_path / "beside", ("/p", cloud()), output, ("/truth", cloud(dtype=XYZ_LABEL)), MOUNTED)
+    found = [(layout.points_topic, layout.ground_truth_topic) for layout in map(discover, (alone, beside))]
+    assert found == [("/p", ""), ("/p", "/truth")]
 
 
 def test_depth_pictures_and_pictures_without_camera_info_are_no_cameras(tmp_path):

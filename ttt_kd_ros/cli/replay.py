@@ -20,7 +20,8 @@ The node runs as a process of its own and drops scans that it has no time for. W
 straight to the segmenter instead: the same bag and settings give the same labels, and their hash is printed.
 
 Scans, cameras and frames are found in the bag: the cloud without a field `label`, the pictures with a CameraInfo beside
-them, `base_link`, and the fixed frame above it if it moves. Clouds with a field `label` are taken as ground truth.
+them, `base_link`, and the fixed frame above it if it moves. Clouds with a field `label` are taken as ground truth,
+unless they have a field `confidence` too, as what the node has published.
 
 examples:
   ttt_kd replay bags/pandaset_001

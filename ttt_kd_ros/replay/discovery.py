@@ -75,7 +75,8 @@ class Layout:
     fixed_frame
         Frame that does not move with the robot; empty if the bag holds no motion.
     ground_truth_topic
-        Topic of the labelled clouds; empty without ground truth.
+        Topic of the labelled clouds; empty without ground truth. Clouds with a field ``confidence`` too are a node's
+        output.
     classes
         Classes of the ground truth, if the bag tells.
     """
@@ -154,7 +155,9 @@ def discover(
         frames = _frames(reader)
         clouds = [topic for topic, kind in types.items() if kind == POINT_CLOUD]
         first = {topic: _first(reader, topic, POINT_CLOUD) for topic in clouds}
-        labelled = [topic for topic in clouds if any(f.name == "label" for f in first[topic].fields)]
+        fields = {topic: {f.name for f in cloud.fields} for topic, cloud in first.items()}
+        labelled = [topic for topic in clouds if "label" in fields[topic]]
+        truths = [topic for topic in labelled if "confidence" not in fields[topic]]
         points_topic = _choose_points(bag, [t for t in clouds if t not in labelled], points_topic, types)
         base_frame = base_frame or frames.base(first[points_topic].header.frame_id)
         if not base_frame:
@@ -169,7 +172,7 @@ def discover(
             {topic: kind for topic, kind in types.items() if topic in wanted},
             base_frame,
             frames.fixed(base_frame) if fixed_frame is None else fixed_frame,
-            _choose_truth([topic for topic in labelled if topic != points_topic]),
+            _choose_truth([topic for topic in truths if topic != points_topic]),
             _classes(reader),
         )
 
@@ -227,10 +230,10 @@ def _choose_points(bag: str | Path, candidates: list[str], asked: str, types: Ma
     return candidates[0]
 
 
-def _choose_truth(labelled: list[str]) -> str:
-    if GROUND_TRUTH_TOPIC in labelled:
+def _choose_truth(candidates: list[str]) -> str:
+    if GROUND_TRUTH_TOPIC in candidates:
         return GROUND_TRUTH_TOPIC
-    return labelled[0] if len(labelled) == 1 else ""
+    return candidates[0] if len(candidates) == 1 else ""
 
 
 def _cameras(reader: Reader, types: Mapping[str, str]) -> tuple[CameraTopics, ...]:
