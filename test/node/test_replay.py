@@ -15,6 +15,8 @@ import data_folders
 import numpy as np
 import pytest
 import torch
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from rclpy.serialization import serialize_message
 from rosbags.highlevel import AnyReader
 
 from ttt_kd_ros.classes import load_classes
@@ -28,6 +30,7 @@ from ttt_kd_ros.replay import session
 from ttt_kd_ros.replay.bag import bag_sha256
 from ttt_kd_ros.replay.convert import convert
 from ttt_kd_ros.replay.discovery import discover
+from ttt_kd_ros.replay.link import DIAGNOSTICS_TOPIC, Arrival, Link
 from ttt_kd_ros.replay.messages import cloud_field
 from ttt_kd_ros.replay.node_process import NodeProcess
 from ttt_kd_ros.replay.session import remappings, replay
@@ -216,6 +219,18 @@ def test_a_node_that_dies_on_the_way_is_reported_and_leaves_no_half_bag(bag, che
     with pytest.raises(InputError, match=r"exit code 9: .*out of memory"):
         replay(bag, ReplaySettings(checkpoint, rate=0, out=tmp_path / "out"), node_command=echo("die"))
     assert not (tmp_path / "out" / "segmentation").exists()
+
+
+def test_a_node_that_dies_is_noticed_while_others_publish_diagnostics(bag, checkpoint, echo, monkeypatch):
+    message = DiagnosticArray(status=[DiagnosticStatus(name="lidar driver: scans")])
+    others = [Arrival(DIAGNOSTICS_TOPIC, 0, serialize_message(message))] * 3000
+    receive = Link.receive
+    monkeypatch.setattr(
+        Link, "receive", lambda link, timeout: receive(link, min(timeout, 0.01)) or (others.pop() if others else None)
+    )
+    with pytest.raises(InputError, match=r"exit code 9: .*out of memory"):
+        replay(bag, ReplaySettings(checkpoint, rate=0), node_command=echo("die"))
+    assert others
 
 
 def test_an_answer_of_another_length_is_an_error(bag, checkpoint, echo):

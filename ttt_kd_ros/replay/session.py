@@ -79,6 +79,7 @@ class _Session:
     tally: Tally
     output: BagWriter | None
     bag_times: dict[int, int] = field(default_factory=dict)
+    next_check: float = 0.0
 
     def run(self, bag: str | Path) -> Result:
         self._wait_for_node()
@@ -132,14 +133,15 @@ class _Session:
     def _receive_until(self, deadline: float, done: Callable[[], bool] = lambda: False) -> bool:
         """Take in what the node sends until `done` or the deadline (monotonic [s]); returns whether it is done."""
         while not done():
-            remaining = deadline - time.monotonic()
-            arrival = self.link.receive(min(remaining, POLL_SECONDS))
+            now = time.monotonic()
+            if now >= self.next_check:
+                self._check_node()
+                self.next_check = now + POLL_SECONDS
+            arrival = self.link.receive(min(deadline - now, POLL_SECONDS))
             if arrival is not None:
                 self._take(arrival)
-            elif remaining <= 0:
+            elif now >= deadline:
                 return False
-            else:
-                self._check_node()
         return True
 
     def _take(self, arrival: Arrival) -> None:
