@@ -88,6 +88,8 @@ def test_a_checkpoint_that_is_not_there_is_one_line(tmp_path, bag, capsys):
     ("options", "message"),
     [
         (["--rate", "-1"], "rate is -1"),
+        (["--rate", "nan"], "rate is nan"),
+        (["--rate", "inf"], "rate is inf"),
         (["--report"], "--report needs --out"),
         (["--param", "steps"], "write NAME=VALUE"),
         (["--param", "steps=[1"], "no YAML"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,7 +46,7 @@ class ReplaySettings:
     out: Path | None = None
 
     def __post_init__(self) -> None:
-        if self.rate < 0:
+        if not 0 <= self.rate < math.inf:
             raise InputError(f"rate is {self.rate:g}; use a positive number, or 0 for as fast as the node answers")
 
     @property
