@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--adaptation", choices=("off", "online", "offline"), help="adaptation mode (default: the node's, online)"
     )
-    parser.add_argument("--steps", metavar="N", type=int, help="gradient steps on each scan (default: the node's, 5)")
+    parser.add_argument("--steps", metavar="N", type=int, help="gradient steps on each scan (default: as many as suit the scope)")
     parser.add_argument("--teacher", metavar="SPEC", help="where to load the image model from (default: as trained)")
     pace = parser.add_mutually_exclusive_group()
     pace.add_argument(
