@@ -205,7 +205,7 @@ def test_a_scan_without_ground_transform_is_dropped_by_that_cause(bag, settings,
         return [message for message in messages if message[0] != "/tf_static"]
 
     bare = rewritten(bag, tmp_path / "bare", without_static)
-    result = replay_in_process(bare, replace(settings, base_frame="base_link", fixed_frame="odom"))
+    result = replay_in_process(bare, with_parameters(settings, base_frame="base_link", fixed_frame="odom"))
     assert (result.scans_in, result.clouds_out) == (3, 0)
     assert {cause: n for cause, n in result.dropped.items() if n} == {"no base transform": 3}
 

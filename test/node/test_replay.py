@@ -29,12 +29,11 @@ from ttt_kd_ros.model.unet import UNetConfig
 from ttt_kd_ros.replay import session
 from ttt_kd_ros.replay.bag import bag_sha256
 from ttt_kd_ros.replay.convert import convert
-from ttt_kd_ros.replay.discovery import discover
 from ttt_kd_ros.replay.link import DIAGNOSTICS_TOPIC, Arrival, Link
 from ttt_kd_ros.replay.messages import cloud_field
 from ttt_kd_ros.replay.node_process import NodeProcess
 from ttt_kd_ros.replay.session import remappings, replay
-from ttt_kd_ros.replay.settings import ReplaySettings, node_parameters
+from ttt_kd_ros.replay.settings import ReplaySettings, plan
 
 CLASSES = load_classes("street6")
 
@@ -248,7 +247,7 @@ def test_a_node_that_never_listens_is_reported(bag, checkpoint, monkeypatch):
 def test_another_node_that_segments_is_reported(bag, checkpoint, echo, tmp_path):
     settings, log = ReplaySettings(checkpoint, rate=0.05), tmp_path / "other.log"  # slow: the middleware has to find it
     with (
-        NodeProcess(node_parameters(discover(bag), settings), remappings("other"), log, echo()) as other,
+        NodeProcess(plan(bag, settings).parameters, remappings("other"), log, echo()) as other,
         pytest.raises(InputError, match="another node publishes /segment/segmentation"),
     ):
         wait_for(lambda: "parameters" in other.last_words())
@@ -265,19 +264,31 @@ def test_a_bag_with_other_classes_than_the_checkpoint_is_refused(folder, bag, ch
 
 
 def test_parameters_come_from_the_bag_and_then_from_the_settings(bag, checkpoint):
-    more = {"image_wait_ms": 200, "camera.front_camera.tolerance_ms": 20, "points_topic": "/other"}
-    values = node_parameters(discover(bag), ReplaySettings(checkpoint, parameters=more))
-    assert (values["base_frame"], values["fixed_frame"], values["points_topic"]) == ("base_link", "odom", "/other")
+    more = {"image_wait_ms": 200, "camera.front_camera.tolerance_ms": "2e1", "fixed_frame": "", "base_frame": ""}
+    what = plan(bag, ReplaySettings(parameters=more | {"checkpoint": checkpoint}))
+    values = what.parameters
+    assert (values["base_frame"], values["fixed_frame"], values["points_topic"]) == ("base_link", "", "/points")
     assert values["checkpoint"] == str(Path(checkpoint).resolve())
     assert isinstance(values["image_wait_ms"], float)
-    assert isinstance(values["camera.front_camera.tolerance_ms"], float)
+    assert (values["camera.front_camera.tolerance_ms"], what.node_settings.image_wait_ns) == (20.0, 200_000_000)
 
 
 @pytest.mark.parametrize(
     ("parameters", "message"),
-    [({"adaptation.stepps": 3}, "no parameter 'adaptation.stepps'"), ({"adaptation.steps": "many"}, "is 'many'")],
+    [
+        ({"adaptation.stepps": 3}, "no parameter 'adaptation.stepps'"),
+        ({"camera.front_camera.tolerance": 3}, "no parameter 'camera.front_camera.tolerance'"),
+        ({"camera.rear.tolerance_ms": 3}, "'camera.rear.tolerance_ms' is of a camera that is not used; .*front_camera"),
+        ({"adaptation.steps": "many"}, "is 'many'; it must be a whole number"),
+        ({"threads": True}, "is 'True'; it must be a whole number"),
+        ({"threads": "true"}, "is 'true'; it must be a whole number"),
+        ({"device": ["cpu"]}, "it must be a text"),
+        ({"adaptation.steps": -2}, "'adaptation.steps' is -2"),
+        ({"cameras": [1]}, "no camera 1 "),
+        ({"points_topic": "/rear"}, "no PointCloud2 on '/rear'"),
+    ],
 )
-def test_parameters_that_the_node_has_not_are_refused(parameters, message, bag, checkpoint):
+def test_parameters_that_the_node_or_the_bag_has_not_are_refused(parameters, message, bag, checkpoint):
     with pytest.raises(InputError, match=message):
         replay(bag, ReplaySettings(checkpoint, parameters=parameters))
 

@@ -162,9 +162,9 @@ def test_the_module_can_be_run(tmp_path):
     assert done.stderr.startswith("ttt_kd: error: ")
 
 
-def test_values_of_parameters_are_read_as_yaml():
-    texts = ["a.b=3", "c=0.5", "d=encoder", "e=true", "f=[x, y]", "g=a=b", "h=''"]
-    expected = {"a.b": 3, "c": 0.5, "d": "encoder", "e": True, "f": ["x", "y"], "g": "a=b", "h": ""}
+def test_values_of_parameters_are_yaml_whose_words_are_kept():
+    texts = ["a.b=3", "c=1e-4", "d=off", "e='off'", "f=[x, y]", "g=a=b", "h=''", "i="]
+    expected = {"a.b": "3", "c": "1e-4", "d": "off", "e": "off", "f": ["x", "y"], "g": "a=b", "h": "", "i": ""}
     assert replay.parse_parameters(texts) == expected
 
 

@@ -219,6 +219,11 @@ def picture(encoding="rgb8"):
     return type(message)(message.header, 4, 4, encoding, 0, 12, message.data)
 
 
+def compressed_depth():
+    message = compressed_image(1, "camera_optical", b"", ".png")
+    return type(message)(message.header, "16UC1; png compressed ", message.data)
+
+
 def info():
     camera = open_camera()
     return camera_info(1, "camera_optical", camera)
@@ -268,13 +273,13 @@ def test_raw_pictures_are_found_as_such(tmp_path):
 
 def test_some_of_the_cameras_can_be_chosen(tmp_path):
     _, bag = converted("nuScenes keyframe", tmp_path)
-    layout = discover(bag).only(["cam_front"])
+    layout = discover(bag, {"cameras": ("cam_front",)})
     assert layout.parameters()["cameras"] == ["cam_front"]
     assert {topic for topic in layout.topics if "cam" in topic} == {
         "/cam_front/image_raw/compressed", "/cam_front/camera_info"
     }  # fmt: skip
     with pytest.raises(DataError, match=r"no camera cam_side .*, only cam_back, cam_front"):
-        discover(bag).only(["cam_side"])
+        discover(bag, {"cameras": ("cam_side",)})
 
 
 @pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
@@ -288,9 +293,9 @@ def test_several_clouds_are_listed_unless_one_is_named(tmp_path):
     bag = bag_with(tmp_path / "bag", ("/front/points", cloud()), ("/top/points", cloud()), MOUNTED)
     with pytest.raises(DataError, match=r"--points-topic: /front/points, /top/points"):
         discover(bag)
-    assert discover(bag, points_topic="/top/points").points_topic == "/top/points"
+    assert discover(bag, {"points_topic": "/top/points"}).points_topic == "/top/points"
     with pytest.raises(DataError, match=r"no PointCloud2 on '/rear'.*/front/points"):
-        discover(bag, points_topic="/rear")
+        discover(bag, {"points_topic": "/rear"})
 
 
 def test_a_bag_without_scans_is_refused(tmp_path):
@@ -315,6 +320,44 @@ def test_a_recorded_output_of_the_node_is_neither_scan_nor_ground_truth(tmp_path
     assert found == [("/p", ""), ("/p", "/truth")]
 
 
+def test_topics_of_cameras_can_be_chosen(tmp_path):
+    bag = bag_with(
+        tmp_path / "bag",
+        ("/points", cloud()),
+        ("/cam/image_color", picture()),
+        ("/cam/image_raw", picture()),
+        ("/cam/image_raw/compressed", compressed_image(1, "camera_optical", b"", ".jpg")),
+        ("/cam/camera_info", info()),
+        ("/calibration", info()),
+        MOUNTED,
+    )
+    with pytest.warns(UserWarning, match=r"/cam/image_color, /cam/image_raw .* camera.cam.image_topic"):
+        (camera,) = discover(bag).cameras
+    assert camera.published_topic == "/cam/image_color"
+    (camera,) = discover(bag, {"camera.cam.image_topic": "/cam/image_raw"}).cameras
+    assert (camera.published_topic, camera.info_topic) == ("/cam/image_raw", "/cam/camera_info")
+    topics = {"camera.front.image_topic": "/cam/image_raw", "camera.front.info_topic": "/calibration"}
+    layout = discover(bag, {"cameras": ("front",), "camera.front.transport": "compressed", **topics})
+    assert set(layout.topics) == {"/points", "/cam/image_raw/compressed", "/calibration", "/tf_static"}
+    assert layout.parameters()["cameras"] == ["front"]
+
+
+@pytest.mark.parametrize(
+    ("chosen", "message"),
+    [
+        ({"cameras": ("side",)}, r"no camera side .*, only cam; .* camera.side.image_topic and camera.side.info_topic"),
+        ({"camera.cam.image_topic": "/rear"}, r"no pictures of camera.cam.image_topic '/rear'.* raw: /cam/image_raw; "),
+        ({"camera.cam.transport": "compressed"}, r"camera.cam.transport 'compressed'.* compressed: none"),
+        ({"camera.cam.info_topic": "/rear"}, r"no CameraInfo on '/rear', only on: /cam/camera_info"),
+    ],
+)
+def test_topics_of_cameras_that_the_bag_has_not_are_refused(chosen, message, tmp_path):
+    pictures = ("/cam/image_raw", picture()), ("/cam/camera_info", info())
+    bag = bag_with(tmp_path / "bag", ("/points", cloud()), *pictures, MOUNTED)
+    with pytest.raises(DataError, match=message):
+        discover(bag, chosen)
+
+
 def test_depth_pictures_and_pictures_without_camera_info_are_no_cameras(tmp_path):
     bag = bag_with(
         tmp_path / "bag",
@@ -323,6 +366,8 @@ def test_depth_pictures_and_pictures_without_camera_info_are_no_cameras(tmp_path
         ("/rgbd/color/camera_info", info()),
         ("/rgbd/depth/image_raw", picture("16UC1")),
         ("/rgbd/depth/camera_info", info()),
+        ("/rgbd/registered/image_raw/compressed", compressed_depth()),
+        ("/rgbd/registered/camera_info", info()),
         ("/lonely/image_raw", picture()),
         ("/blind/camera_info", info()),
         MOUNTED,
@@ -400,13 +445,13 @@ def test_a_bag_without_a_frame_on_the_ground_is_refused_unless_one_is_named(tmp_
     bag = bag_with(tmp_path / "bag", ("/points", cloud()))
     with pytest.raises(DataError, match="--base-frame"):
         discover(bag)
-    assert discover(bag, base_frame="lidar").base_frame == "lidar"
+    assert discover(bag, {"base_frame": "lidar"}).base_frame == "lidar"
 
 
 def test_a_fixed_frame_that_is_named_wins(tmp_path):
     _, bag = converted("PandaSet", tmp_path)
-    assert discover(bag, fixed_frame="").fixed_frame == ""
-    assert discover(bag, fixed_frame="map").fixed_frame == "map"
+    assert discover(bag, {"fixed_frame": ""}).fixed_frame == ""
+    assert discover(bag, {"fixed_frame": "map"}).fixed_frame == "map"
 
 
 def test_a_class_list_that_cannot_be_read_is_refused(tmp_path):

@@ -109,7 +109,7 @@ def test_a_launch_argument_gets_the_type_of_its_parameter(name, text, value):
 
 def test_a_launch_argument_that_is_no_number_is_refused():
     (parameter,) = (p for p in PARAMETERS if p.name == "adaptation.steps")
-    with pytest.raises(InputError, match=r"'adaptation\.steps' is 'many'; it must be a number"):
+    with pytest.raises(InputError, match=r"'adaptation\.steps' is 'many'; it must be a whole number"):
         parameter.parse("many")
 
 

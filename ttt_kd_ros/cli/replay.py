@@ -29,6 +29,7 @@ examples:
   ttt_kd replay bags/pandaset_001 --checkpoint street.safetensors --rate 0 --steps 10 --out results/online
   ttt_kd replay bags/pandaset_001 --in-process --report --out results/pandaset_001
   ttt_kd replay drive.mcap --checkpoint street.safetensors --points-topic /top/points --param adaptation.scope=encoder
+  ttt_kd replay drive.mcap --param cameras=front --param camera.front.image_topic=/front/image_color
 """
 
 
@@ -44,7 +45,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--adaptation", choices=("off", "online", "offline"), help="adaptation mode (default: the node's, online)"
     )
-    parser.add_argument("--steps", metavar="N", type=int, help="gradient steps on each scan (default: as many as suit the scope)")
+    parser.add_argument(
+        "--steps", metavar="N", type=int, help="gradient steps on each scan (default: as many as suit the scope)"
+    )
     parser.add_argument("--teacher", metavar="SPEC", help="where to load the image model from (default: as trained)")
     pace = parser.add_mutually_exclusive_group()
     pace.add_argument(
@@ -69,8 +72,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="write report.html to --out: the scores, and pictures and labels beside those of the source model",
     )
-    parser.add_argument("--points-topic", metavar="TOPIC", default="", help="topic of the scans, if there are several")
-    parser.add_argument("--base-frame", metavar="FRAME", default="", help="frame on the ground (default: base_link)")
+    parser.add_argument("--points-topic", metavar="TOPIC", help="topic of the scans, if there are several")
+    parser.add_argument("--base-frame", metavar="FRAME", help="frame on the ground (default: base_link)")
     parser.add_argument(
         "--fixed-frame",
         metavar="FRAME",
@@ -81,7 +84,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=VALUE",
         action="append",
         default=[],
-        help="another parameter of the node; may be given several times",
+        help="another parameter of the node, also to choose cameras (cameras=front,rear) and their topics "
+        "(camera.front.image_topic=TOPIC); may be given several times",
     )
 
 
@@ -95,13 +99,16 @@ def run(args: argparse.Namespace) -> int:
     if args.report and not args.out:
         raise InputError("--report needs --out DIR, the directory to write report.html to")
     parameters = parse_parameters(args.param)
-    for name in ("adaptation", "steps", "teacher"):
-        value = getattr(args, name)
-        if value is not None:
-            parameters[{"adaptation": "adaptation.mode", "steps": "adaptation.steps"}.get(name, name)] = value
-    settings = ReplaySettings(
-        args.checkpoint, args.rate, parameters, args.points_topic, args.base_frame, args.fixed_frame, args.out
-    )
+    options = {
+        "adaptation.mode": args.adaptation,
+        "adaptation.steps": args.steps,
+        "teacher": args.teacher,
+        "points_topic": args.points_topic,
+        "base_frame": args.base_frame,
+        "fixed_frame": args.fixed_frame,
+    }
+    parameters |= {name: value for name, value in options.items() if value is not None}
+    settings = ReplaySettings(args.checkpoint, args.rate, parameters, args.out)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     result = replay_in_process(args.bag, settings) if args.in_process else replay(args.bag, settings)
     print(summary(result))
@@ -122,7 +129,7 @@ def _write_report(args: argparse.Namespace, settings: ReplaySettings, result: Re
 
 
 def parse_parameters(texts: list[str]) -> dict[str, Any]:
-    """``NAME=VALUE`` texts; the value is read as YAML, as ROS does it.
+    """``NAME=VALUE`` texts; the value is YAML, as in ROS, but ``off`` and ``1e-4`` stay texts until a type is known.
 
     Raises
     ------
@@ -139,7 +146,7 @@ def parse_parameters(texts: list[str]) -> dict[str, Any]:
         if not equals:
             raise InputError(f"--param {text}: write NAME=VALUE")
         try:
-            parameters[name] = yaml.safe_load(value)
+            parameters[name] = yaml.load(value, yaml.BaseLoader) or ""
         except yaml.YAMLError as error:
             raise InputError(f"--param {text}: the value is no YAML") from error
     return parameters

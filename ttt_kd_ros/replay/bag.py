@@ -17,7 +17,7 @@ from rosbags.interfaces import Connection, Qos, QosDurability, QosHistory, QosLi
 from rosbags.rosbag2 import Reader, ReaderError, StoragePlugin, Writer
 
 from ttt_kd_ros.errors import DataError
-from ttt_kd_ros.replay.messages import TYPES, serialize
+from ttt_kd_ros.replay.messages import TYPES, deserialize, serialize
 
 STORAGES = ("mcap", "sqlite3")
 DATA_SUFFIXES = (".mcap", ".db3", ".zstd")
@@ -55,6 +55,12 @@ def read(
     if connections:
         for connection, time, data in reader.messages(connections, start=since, stop=until):
             yield connection.topic, time, data
+
+
+def first_message(reader: Reader, topic: str, message_type: str) -> Any:
+    """The first message on a topic that has some."""
+    _, _, data = next(read(reader, (topic,)))
+    return deserialize(data, message_type)
 
 
 def bag_sha256(path: str | Path) -> str:

@@ -4,58 +4,26 @@ from __future__ import annotations
 
 import itertools
 import json
-import posixpath
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from rosbags.rosbag2 import Reader
 
 from ttt_kd_ros.classes import ClassList
 from ttt_kd_ros.errors import DataError, InputError
-from ttt_kd_ros.replay.bag import open_bag, read
+from ttt_kd_ros.replay.bag import first_message, open_bag, read
+from ttt_kd_ros.replay.camera_topics import CameraTopics, find_cameras
 from ttt_kd_ros.replay.convert import CLASSES_KEY
-from ttt_kd_ros.replay.messages import CAMERA_INFO, COMPRESSED_IMAGE, IMAGE, POINT_CLOUD, TRANSFORMS, deserialize
+from ttt_kd_ros.replay.messages import POINT_CLOUD, TRANSFORMS, deserialize
 
 TF, TF_STATIC = "/tf", "/tf_static"
 BASE_FRAME = "base_link"
 GROUND_TRUTH_TOPIC = "/ground_truth"
-DEPTH_ENCODINGS = ("16UC1", "32FC1")
 TF_TIME = 60 * 10**9
 """How much of a bag [ns] is searched for moving transforms; a long drive has millions of them."""
-
-
-@dataclass(frozen=True)
-class CameraTopics:
-    """Topics of one camera.
-
-    Parameters
-    ----------
-    name
-        Namespace of the camera, with ``_`` for ``/``.
-    image_topic
-        Topic of the pictures, without the ``/compressed`` of a compressed one.
-    info_topic
-        Topic of its CameraInfo.
-    transport
-        ``raw`` or ``compressed``.
-    """
-
-    name: str
-    image_topic: str
-    info_topic: str
-    transport: str
-
-    @property
-    def published_topic(self) -> str:
-        """Topic of the pictures on the wire."""
-        return self.image_topic + ("/compressed" if self.transport == "compressed" else "")
-
-    @property
-    def rectified(self) -> bool:
-        """Whether the pictures are rectified, as the names that image_proc gives them say."""
-        return posixpath.basename(self.image_topic).startswith("image_rect")
 
 
 @dataclass(frozen=True)
@@ -89,28 +57,6 @@ class Layout:
     ground_truth_topic: str = ""
     classes: ClassList | None = None
 
-    def only(self, cameras: Sequence[str]) -> Layout:
-        """The same with some of the cameras.
-
-        Raises
-        ------
-        DataError
-            If the bag has not all of them.
-        """
-        names = [camera.name for camera in self.cameras]
-        if missing := set(cameras) - set(names):
-            raise DataError(
-                f"the bag has no camera {', '.join(sorted(missing))} with pictures and a CameraInfo, only "
-                f"{', '.join(names) or 'none'}"
-            )
-        others = [camera for camera in self.cameras if camera.name not in cameras]
-        silent = {topic for camera in others for topic in (camera.published_topic, camera.info_topic)}
-        return replace(
-            self,
-            cameras=tuple(camera for camera in self.cameras if camera.name in cameras),
-            topics={topic: kind for topic, kind in self.topics.items() if topic not in silent},
-        )
-
     def parameters(self) -> dict[str, Any]:
         """Parameters of the node for this bag."""
         values: dict[str, Any] = {
@@ -129,49 +75,48 @@ class Layout:
         return values
 
 
-def discover(
-    bag: str | Path, *, points_topic: str = "", base_frame: str = "", fixed_frame: str | None = None
-) -> Layout:
+def discover(bag: str | Path, chosen: Mapping[str, Any] = MappingProxyType({})) -> Layout:
     """Look into a bag.
 
     Parameters
     ----------
     bag
         The bag.
-    points_topic
-        Topic of the scans; empty for the only topic with clouds that have no field ``label``.
-    base_frame
-        Frame on the ground; empty for ``base_link`` or what the sensor is mounted on.
-    fixed_frame
-        Frame that does not move; empty for none; None for the root of the moving transforms.
+    chosen
+        Parameters of the node that need not be found: ``points_topic`` (else the only topic with clouds that have no
+        field ``label``), ``base_frame`` (else ``base_link`` or what the sensor is mounted on), ``fixed_frame`` (empty
+        for none; else the root of the moving transforms), ``cameras`` (else all that have pictures and a CameraInfo
+        beside them), and ``image_topic``, ``info_topic`` and ``transport`` of each. Others have no meaning here.
 
     Raises
     ------
     DataError
-        If the bag cannot be read, holds no scans or no frame on the ground, or several topics could be the scans.
+        If the bag cannot be read, holds no scans or no frame on the ground, has not what is chosen, or several topics
+        could be the scans.
     """
     with open_bag(bag) as reader:
         types = {c.topic: c.msgtype for c in reader.connections if c.msgcount}
         frames = _frames(reader)
         clouds = [topic for topic, kind in types.items() if kind == POINT_CLOUD]
-        first = {topic: _first(reader, topic, POINT_CLOUD) for topic in clouds}
+        first = {topic: first_message(reader, topic, POINT_CLOUD) for topic in clouds}
         fields = {topic: {f.name for f in cloud.fields} for topic, cloud in first.items()}
         labelled = [topic for topic in clouds if "label" in fields[topic]]
         truths = [topic for topic in labelled if "confidence" not in fields[topic]]
-        points_topic = _choose_points(bag, [t for t in clouds if t not in labelled], points_topic, types)
-        base_frame = base_frame or frames.base(first[points_topic].header.frame_id)
+        unlabelled = [topic for topic in clouds if topic not in labelled]
+        points_topic = _choose_points(bag, unlabelled, chosen.get("points_topic", ""), types)
+        base_frame = chosen.get("base_frame") or frames.base(first[points_topic].header.frame_id)
         if not base_frame:
             raise DataError(
                 f"bag '{bag}' has no transform to a frame '{BASE_FRAME}' on the ground; name one with --base-frame"
             )
-        cameras = _cameras(reader, types)
+        cameras = find_cameras(reader, types, chosen)
         wanted = {points_topic, TF, TF_STATIC, *(t for c in cameras for t in (c.published_topic, c.info_topic))}
         return Layout(
             points_topic,
             cameras,
             {topic: kind for topic, kind in types.items() if topic in wanted},
             base_frame,
-            frames.fixed(base_frame) if fixed_frame is None else fixed_frame,
+            chosen.get("fixed_frame", frames.fixed(base_frame)),
             _choose_truth([topic for topic in truths if topic != points_topic]),
             _classes(reader),
         )
@@ -234,30 +179,6 @@ def _choose_truth(candidates: list[str]) -> str:
     if GROUND_TRUTH_TOPIC in candidates:
         return GROUND_TRUTH_TOPIC
     return candidates[0] if len(candidates) == 1 else ""
-
-
-def _cameras(reader: Reader, types: Mapping[str, str]) -> tuple[CameraTopics, ...]:
-    """Each CameraInfo with the first pictures beside it; raw ones before compressed ones of the same name."""
-    pictures: dict[str, tuple[str, str]] = {}
-    for topic, kind in sorted(types.items()):
-        if kind == IMAGE and _first(reader, topic, kind).encoding not in DEPTH_ENCODINGS:
-            pictures.setdefault(posixpath.dirname(topic), (topic, "raw"))
-        if kind == COMPRESSED_IMAGE and topic.endswith("/compressed"):
-            base = topic.removesuffix("/compressed")
-            pictures.setdefault(posixpath.dirname(base), (base, "compressed"))
-    cameras = []
-    for info in sorted(topic for topic, kind in types.items() if kind == CAMERA_INFO):
-        namespace = posixpath.dirname(info)
-        if namespace in pictures:
-            image_topic, transport = pictures[namespace]
-            name = namespace.strip("/").replace("/", "_") or "camera"
-            cameras.append(CameraTopics(name, image_topic, info, transport))
-    return tuple(cameras)
-
-
-def _first(reader: Reader, topic: str, kind: str) -> Any:
-    _, _, data = next(read(reader, (topic,)))
-    return deserialize(data, kind)
 
 
 def _classes(reader: Reader) -> ClassList | None:

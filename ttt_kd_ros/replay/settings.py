@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,8 @@ from ttt_kd_ros.classes import ClassList
 from ttt_kd_ros.errors import DataError, InputError
 from ttt_kd_ros.model.checkpoint import load_manifest
 from ttt_kd_ros.replay.discovery import Layout, discover
-from ttt_kd_ros.ros.parameters import PARAMETERS, NodeSettings, camera_parameters, settings_from
+from ttt_kd_ros.ros.parameters import NodeSettings, Value, all_parameters, settings_from
 from ttt_kd_ros.share import embedded_checkpoint
-
-KINDS: Mapping[type, str] = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
 
 
 @dataclass(frozen=True)
@@ -30,9 +29,8 @@ class ReplaySettings:
         Times the recorded speed; 0: the next scan is sent when the node has answered the last one, so that none is
         dropped. A replay in this process has no rate.
     parameters
-        More parameters of the node, as of its table of parameters.
-    points_topic, base_frame, fixed_frame
-        As for `discover`.
+        Parameters of the node, as of its table of parameters, or as texts. Topics, frames and cameras that they leave
+        out are found in the bag.
     out
         Directory for ``result.json`` and, from the node, ``node.log`` and the bag ``segmentation``; None writes none.
     """
@@ -40,9 +38,6 @@ class ReplaySettings:
     checkpoint: str = ""
     rate: float = 1.0
     parameters: Mapping[str, Any] = field(default_factory=dict)
-    points_topic: str = ""
-    base_frame: str = ""
-    fixed_frame: str | None = None
     out: Path | None = None
 
     def __post_init__(self) -> None:
@@ -52,7 +47,7 @@ class ReplaySettings:
     @property
     def checkpoint_file(self) -> Path:
         """File of the checkpoint."""
-        return Path(self.checkpoint or embedded_checkpoint()).resolve()
+        return Path(self.checkpoint or self.parameters.get("checkpoint") or embedded_checkpoint()).resolve()
 
 
 @dataclass(frozen=True)
@@ -69,24 +64,15 @@ class Plan:
         Classes of the checkpoint.
     parameters
         Parameters that the node is given; the others have their defaults.
+    node_settings
+        All parameters of the node, validated.
     """
 
     bag: Path
     layout: Layout
     classes: ClassList
     parameters: Mapping[str, Any]
-
-    @property
-    def node_settings(self) -> NodeSettings:
-        """All parameters of the node, validated.
-
-        Raises
-        ------
-        InputError
-            If a value is not allowed.
-        """
-        values = _defaults(self.layout) | dict(self.parameters)
-        return settings_from(values | {"cameras": tuple(values["cameras"])})
+    node_settings: NodeSettings
 
 
 def plan(bag: str | Path, settings: ReplaySettings) -> Plan:
@@ -95,53 +81,37 @@ def plan(bag: str | Path, settings: ReplaySettings) -> Plan:
     Raises
     ------
     InputError
-        If one cannot be used, they do not fit each other, or a parameter does not exist.
+        If one cannot be used, they do not fit each other, or the node has no such parameter or value of it.
     """
-    layout = discover(
-        bag,
-        points_topic=settings.points_topic,
-        base_frame=settings.base_frame,
-        fixed_frame=settings.fixed_frame,
-    )
-    if "cameras" in settings.parameters:
-        layout = layout.only(_words(settings.parameters["cameras"]))
+    chosen = _parsed(settings.parameters)
+    layout = discover(bag, chosen)
+    cameras = tuple(camera.name for camera in layout.cameras)
+    _check_cameras(chosen, cameras)
     classes = load_manifest(settings.checkpoint_file).network.classes
     _check_classes(layout, classes)
-    return Plan(Path(bag), layout, classes, node_parameters(layout, settings))
+    given = {name: value for name, value in chosen.items() if value not in ("", ())}
+    parameters = layout.parameters() | given | {"checkpoint": str(settings.checkpoint_file)}
+    defaults = {parameter.name: parameter.default for parameter in all_parameters(cameras)}
+    return Plan(Path(bag), layout, classes, parameters, settings_from(defaults | parameters | {"cameras": cameras}))
 
 
-def node_parameters(layout: Layout, settings: ReplaySettings) -> dict[str, Any]:
-    """The node's parameters: what the bag tells, then the settings.
-
-    Raises
-    ------
-    InputError
-        If the settings name a parameter that the node has not, or give it a value of another type.
-    """
-    defaults = _defaults(layout)
-    values = layout.parameters() | {"checkpoint": str(settings.checkpoint_file)}
-    for name, value in settings.parameters.items():
-        if name not in defaults:
-            raise InputError(f"the node has no parameter '{name}'; it has: {', '.join(defaults)}")
-        default = defaults[name]
-        if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
-            value = float(value)
-        if isinstance(default, tuple):
-            value = _words(value)
-        elif not isinstance(value, type(default)):
-            raise InputError(f"parameter '{name}' is {value!r}, but must be {KINDS[type(default)]}")
-        values[name] = value
-    return values
+def _parsed(parameters: Mapping[str, Any]) -> dict[str, Value]:
+    """The values in the types that the node gives them."""
+    cameras = {match[1]: None for name in parameters if (match := re.fullmatch(r"camera\.(\w+)\.\w+", name))}
+    known = {parameter.name: parameter for parameter in all_parameters(cameras)}
+    for name in parameters:
+        if name not in known:
+            raise InputError(f"the node has no parameter '{name}'; it has: {', '.join(known)}")
+    return {name: known[name].parse(value) for name, value in parameters.items()}
 
 
-def _words(value: Any) -> list[str]:
-    """A list as it is, or the words between the commas of a text."""
-    return list(value) if isinstance(value, list | tuple) else [word.strip() for word in str(value).split(",") if word]
-
-
-def _defaults(layout: Layout) -> dict[str, Any]:
-    cameras = [p for camera in layout.cameras for p in camera_parameters(camera.name)]
-    return {parameter.name: parameter.default for parameter in (*PARAMETERS, *cameras)}
+def _check_cameras(parameters: Mapping[str, Value], cameras: Collection[str]) -> None:
+    for name in parameters:
+        if name.startswith("camera.") and name.split(".")[1] not in cameras:
+            raise InputError(
+                f"parameter '{name}' is of a camera that is not used; used are: {', '.join(cameras) or 'none'}; the "
+                "parameter 'cameras' names others"
+            )
 
 
 def _check_classes(layout: Layout, classes: ClassList) -> None:

@@ -33,6 +33,13 @@ TRANSPORTS = ("auto", "raw", "compressed")
 COMPRESSED = "/compressed"
 """How the topics of compressed pictures end."""
 NANOSECONDS_PER_MILLISECOND = 1_000_000
+KINDS: Mapping[type, str] = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "a text",
+    tuple: "a list of texts",
+}
 
 
 @dataclass(frozen=True)
@@ -83,27 +90,40 @@ class Parameter:
         if self.bounds and not (isinstance(value, int | float) and self.bounds[0] <= value <= self.bounds[1]):
             raise InputError(f"parameter '{self.name}' is {value}; it must be {self.bounds[0]:,} to {self.bounds[1]:,}")
 
-    def parse(self, text: str) -> Value:
-        """Value written as a launch argument; the words of a list are separated by commas.
+    def parse(self, value: Any) -> Value:
+        """Value that is written as a launch argument, or of the parameter's type already.
+
+        The words of a list are separated by commas. A whole number is a number, too.
 
         Raises
         ------
         InputError
-            If the text is no value of the parameter's type.
+            If it is no value of the parameter's type.
         """
+        if isinstance(value, str):
+            return self._parse_text(value)
+        if isinstance(value, list):
+            value = tuple(map(str, value))
+        if isinstance(self.default, float) and type(value) is int:
+            return float(value)
+        if type(value) is not type(self.default):
+            raise self._refusal(value)
+        return value
+
+    def _parse_text(self, text: str) -> Value:
         if isinstance(self.default, tuple):
-            return tuple(word.strip() for word in text.split(","))
+            return tuple(word.strip() for word in text.split(",") if word.strip())
         if isinstance(self.default, bool):
-            return self._parse_bool(text)
+            if text.lower() not in ("true", "false"):
+                raise self._refusal(text)
+            return text.lower() == "true"
         try:
             return type(self.default)(text)
         except ValueError as error:
-            raise InputError(f"parameter '{self.name}' is '{text}'; it must be a number") from error
+            raise self._refusal(text) from error
 
-    def _parse_bool(self, text: str) -> bool:
-        if text.lower() not in ("true", "false"):
-            raise InputError(f"parameter '{self.name}' is '{text}'; it must be true or false")
-        return text.lower() == "true"
+    def _refusal(self, value: Any) -> InputError:
+        return InputError(f"parameter '{self.name}' is '{value}'; it must be {KINDS[type(self.default)]}")
 
 
 _ADAPTATION = AdaptationSettings()
