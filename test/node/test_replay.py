@@ -286,6 +286,7 @@ def test_parameters_come_from_the_bag_and_then_from_the_settings(bag, checkpoint
         ({"adaptation.steps": -2}, "'adaptation.steps' is -2"),
         ({"cameras": [1]}, "no camera 1 "),
         ({"points_topic": "/rear"}, "no PointCloud2 on '/rear'"),
+        ({"autostart": False}, "'autostart' is false"),
     ],
 )
 def test_parameters_that_the_node_or_the_bag_has_not_are_refused(parameters, message, bag, checkpoint):

@@ -49,6 +49,10 @@ def replay(bag: str | Path, settings: ReplaySettings, *, node_command: Sequence[
         If the bag or checkpoint cannot be used, or the node ends or does not answer.
     """
     what = plan(bag, settings)
+    if not what.node_settings.autostart:
+        raise InputError(
+            "parameter 'autostart' is false, but a replay needs a node that starts by itself; leave it true"
+        )
     _set_environment()
     with contextlib.ExitStack() as stack:
         enter = stack.enter_context
