@@ -308,8 +308,8 @@ def test_the_node_answers_every_scan_with_its_own_number_of_points(folder, bag, 
     assert result.miou == pytest.approx(mean_iou(matrix))
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_an_interrupted_replay_stops_the_node(number, code, bag, checkpoint, tmp_path):
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
+def test_a_replay_that_ends_early_stops_the_node(number, code, bag, checkpoint, tmp_path):
     out = tmp_path / "out"
     command = [
         sys.executable,
@@ -331,7 +331,7 @@ def test_an_interrupted_replay_stops_the_node(number, code, bag, checkpoint, tmp
     _, errors = replaying.communicate(timeout=20)
     assert replaying.returncode == code
     assert "Traceback" not in errors
-    assert not Path(f"/proc/{node}").exists()
+    wait_for(lambda: has_ended(node), timeout=10.0)
 
 
 def wait_for(condition, timeout=60.0):
@@ -343,3 +343,9 @@ def wait_for(condition, timeout=60.0):
 
 def children(pid):
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def has_ended(pid):
+    """Whether a process is gone, or waits for a parent to take note of that."""
+    status = Path(f"/proc/{pid}/status")
+    return not status.exists() or "State:\tZ" in status.read_text()

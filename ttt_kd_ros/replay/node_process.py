@@ -17,12 +17,20 @@ import yaml
 from ttt_kd_ros.errors import InputError
 
 NODE_COMMAND = (sys.executable, "-m", "ttt_kd_ros.ros.segment_node")
+_PROGRAM = """
+import ctypes, os, signal, sys
+PR_SET_PDEATHSIG = 1
+ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+os.execvp(sys.argv[1], sys.argv[1:])
+"""
+TIED = (sys.executable, "-c", _PROGRAM) if sys.platform == "linux" else ()
+"""Becomes the command behind it, which Linux then ends with its parent however that ends."""
 STOP_SECONDS = 10
 LAST_LINES = 3
 
 
 class NodeProcess:
-    """Runs a node while the context is entered.
+    """Runs a node while the context is entered; on Linux it ends with this process, even if that is killed.
 
     Parameters
     ----------
@@ -56,7 +64,8 @@ class NodeProcess:
         for name, other in self._remappings.items():
             arguments += ["--remap", f"{name}:={other}"]
         with self._log.open("wb") as log:
-            self._process = subprocess.Popen([*self._command, *arguments], stdout=log, stderr=subprocess.STDOUT)
+            command = [*TIED, *self._command, *arguments]
+            self._process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
