@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import data_folders
 import numpy as np
@@ -18,6 +19,7 @@ from ttt_kd_ros.errors import InputError
 from ttt_kd_ros.model.checkpoint import save_checkpoint
 from ttt_kd_ros.model.network import Network, NetworkConfig, TeacherSpec
 from ttt_kd_ros.model.unet import UNetConfig
+from ttt_kd_ros.replay import in_process
 from ttt_kd_ros.replay.bag import BagWriter, bag_sha256, open_bag, read
 from ttt_kd_ros.replay.compare import compare, describe
 from ttt_kd_ros.replay.convert import convert
@@ -158,6 +160,14 @@ def test_what_is_not_the_same_each_time_is_refused(bag, settings, name, value, r
 def test_a_value_out_of_range_is_refused(bag, settings):
     with pytest.raises(InputError, match=r"'adaptation.steps' is -2"):
         replay_in_process(bag, with_parameters(settings, **{"adaptation.steps": -2}))
+
+
+def test_a_place_that_cannot_be_written_to_is_told_before_the_work(bag, settings, tmp_path, monkeypatch):
+    monkeypatch.setattr(in_process, "load_segmenter", lambda **_: pytest.fail("the work has begun"))
+    (tmp_path / "file").write_text("")
+    for place in (tmp_path / "file" / "out", Path("/proc")):
+        with pytest.raises(OSError, match=str(place)):
+            replay_in_process(bag, replace(settings, out=place))
 
 
 def test_torch_is_left_as_it_was(online, bag, settings):

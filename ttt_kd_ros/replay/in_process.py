@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -42,15 +43,19 @@ def replay_in_process(bag: str | Path, settings: ReplaySettings, stamps: Collect
     ------
     InputError
         If the bag or checkpoint cannot be used, or the outcome would not be the same each time.
+    OSError
+        If nothing can be written to the output directory; before the work.
     """
     what = plan(bag, settings)
     node = what.node_settings
     _check_repeatable(node.adaptation)
+    if settings.out:
+        settings.out.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=settings.out).close()  # fails where nothing can be written
     with _deterministic():
         segmenter = load_segmenter(**node.loading)
         result = _segment(what, segmenter, stamps)
     if settings.out:
-        settings.out.mkdir(parents=True, exist_ok=True)
         how = {"in_process": True, "seed": SEED, "parameters": dict(what.parameters)}
         write_result(settings.out, result, what.bag, how)
     return result
