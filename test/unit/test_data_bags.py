@@ -199,6 +199,13 @@ def test_a_cloud_that_is_shorter_than_it_says_is_refused():
         cloud_field(short, "label")
 
 
+def test_a_field_of_an_unknown_type_is_refused():
+    labelled = point_cloud(0, "lidar", np.zeros(4, XYZ_LABEL))
+    labelled.fields[-1].datatype = 99
+    with pytest.raises(DataError, match="'label' has datatype 99"):
+        cloud_field(labelled, "label")
+
+
 @pytest.mark.parametrize("share", [0.02, 0.5, 0.9])
 def test_bytes_that_break_off_are_no_message(share):
     cloud = point_cloud(0, "lidar", np.zeros(4, XYZ))

@@ -100,11 +100,13 @@ def cloud_field(cloud: Any, name: str) -> NDArray[Any]:
     Raises
     ------
     DataError
-        If the cloud has no such field or is shorter than it says.
+        If the cloud has no such field, or one of an unknown type, or is shorter than it says.
     """
     field = next((f for f in cloud.fields if f.name == name), None)
     if field is None:
         raise DataError(f"a cloud has no field '{name}', only {', '.join(f.name for f in cloud.fields)}")
+    if field.datatype not in _DTYPES:
+        raise DataError(f"a cloud's field '{name}' has datatype {field.datatype}, which is none of PointField's")
     dtype = np.dtype(_DTYPES[field.datatype]).newbyteorder(">" if cloud.is_bigendian else "<")
     try:
         return np.ndarray(
