@@ -2,6 +2,7 @@
 
 import base64
 import re
+import tracemalloc
 from html.parser import HTMLParser
 
 import cv2
@@ -190,6 +191,18 @@ def test_agreement_leaves_out_points_without_a_label():
     assert agreed.by_class["road"] == pytest.approx(1 / 2)
     assert agreed.by_class["sidewalk"] == 1
     assert np.isnan(agreed.by_class["person"])
+
+
+def test_labels_that_ground_truth_does_not_come_for_are_kept_compressed():
+    scores = Scores(CLASSES, True)
+    tracemalloc.start()
+    for stamp in range(50):
+        scores.answer(stamp, np.zeros(100_000, np.uint8), 1.0)
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    scores.truth(20, np.zeros(100_000, np.uint8))
+    assert held < 1e6
+    assert scores.result(50, {}, {}).miou == 1
 
 
 def test_answers_of_different_lengths_are_refused():

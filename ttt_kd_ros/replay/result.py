@@ -126,7 +126,7 @@ class Scores:
         self._has_truth = has_truth
         self._confusion = np.zeros((len(classes.names), len(classes.names) + 1), dtype=np.int64)
         self._truths: dict[int, NDArray[np.uint8]] = {}
-        self._labels: dict[int, NDArray[np.uint8]] = {}
+        self._unscored: dict[int, Answer] = {}
         self._answers: list[Answer] = []
         self._losses: dict[int, tuple[float, ...]] = {}
         self._hash = hashlib.sha256()
@@ -134,10 +134,11 @@ class Scores:
     def answer(self, stamp: int, labels: NDArray[np.uint8], latency_ms: float) -> None:
         """A scan got its labels."""
         packed = labels.tobytes()
-        self._answers.append(Answer(stamp, latency_ms, zlib.compress(packed, 1)))
+        answer = Answer(stamp, latency_ms, zlib.compress(packed, 1))
+        self._answers.append(answer)
         self._hash.update(packed)
         if self._has_truth:
-            self._labels[stamp] = labels
+            self._unscored[stamp] = answer
             self._score(stamp)
 
     def losses(self, stamp: int, kd_losses: Sequence[float]) -> None:
@@ -177,10 +178,11 @@ class Scores:
 
     def _score(self, stamp: int) -> None:
         """Score a scan once labels and truth are there; scans are answered in turn, so older truths are let go."""
-        if stamp not in self._labels or stamp not in self._truths:
+        if stamp not in self._unscored or stamp not in self._truths:
             return
+        labels = self._unscored.pop(stamp).labels
         try:
-            self._confusion += confusion(self._labels.pop(stamp), self._truths[stamp], len(self._classes.names))
+            self._confusion += confusion(labels, self._truths[stamp], len(self._classes.names))
         except InputError as error:
             raise DataError(f"scan {stamp}: {error}") from error
         self._truths = {other: truth for other, truth in self._truths.items() if other > stamp}
