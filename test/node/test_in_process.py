@@ -130,6 +130,14 @@ def test_adaptation_changes_the_labels(online, bag, settings):
     assert not any(answer.kd_losses for answer in source.answers)
 
 
+def test_as_from_the_node_no_picture_is_used_without_adaptation_but_a_report_shows_them(bag, settings, tmp_path):
+    off = with_parameters(settings, **{"adaptation.mode": "off"})
+    result = replay_in_process(bag, off)
+    assert {event: n for event, n in result.pictures["front_camera"].items() if n} == {"received": 3}
+    compare(tmp_path / "report.html", bag, off, [describe(bag, off, result, in_process=True)])
+    assert "in front_camera" in (tmp_path / "report.html").read_text()
+
+
 def test_the_node_gives_the_same_labels_and_result_where_nothing_is_dropped(online, bag, settings):
     node = replay(bag, with_parameters(settings, image_wait_ms=2000, transform_wait_ms=2000))
     assert sum(node.dropped.values()) == 0

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ttt_kd_ros.adaptation.settings import AdaptationSettings
 from ttt_kd_ros.errors import InputError
 from ttt_kd_ros.frame import Frame
 from ttt_kd_ros.replay.bag import bag_sha256, open_bag
@@ -80,6 +81,7 @@ def _scenes(what: Plan, runs: Sequence[Run]) -> list[Frame]:
     answered = set.intersection(*({answer.stamp for answer in run.result.answers} for run in runs))
     stamps = sorted(answered)
     places = np.linspace(0, len(stamps) - 1, min(SCENES, len(stamps))).round().astype(int)
+    with_pictures = replace(what.node_settings, adaptation=AdaptationSettings())
     with open_bag(what.bag) as reader:
-        frames = BagFrames(reader, what.layout, what.node_settings, Counts())({stamps[place] for place in places})
+        frames = BagFrames(reader, what.layout, with_pictures, Counts())({stamps[place] for place in places})
         return [frame for _, frame in frames if frame is not None]

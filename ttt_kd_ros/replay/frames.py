@@ -33,6 +33,8 @@ AUTHORITY = "bag"
 class BagFrames:
     """Puts together the frames of an open bag as the node does, but with all of the bag's pictures and transforms.
 
+    As from the node, scans that are labelled without their pictures have none.
+
     Parameters
     ----------
     reader
@@ -93,7 +95,9 @@ class BagFrames:
         return frame if frame is None or truth is None else replace(frame, labels=cloud_labels(truth))
 
     def _pictures_of(self, stamp: int) -> Mapping[str, Picture[ImageMessage]]:
-        pictures = {}
+        pictures: dict[str, Picture[ImageMessage]] = {}
+        if self._settings.adaptation.labels_at_once:
+            return pictures
         for camera in self._settings.cameras:
             offset = camera.timing.offset
             source = self._pictures[camera.name]
