@@ -31,6 +31,7 @@ from ttt_kd_ros.replay.messages import (
     stamp_of,
     transforms,
 )
+from ttt_kd_ros.replay.settings import ReplaySettings, plan
 
 CLASSES = load_classes("street6")
 XYZ = np.dtype([("x", "<f4"), ("y", "<f4"), ("z", "<f4")])
@@ -382,6 +383,14 @@ def test_depth_pictures_and_pictures_without_camera_info_are_no_cameras(tmp_path
     layout = discover(bag)
     assert [camera.name for camera in layout.cameras] == ["rgbd_color"]
     assert set(layout.topics) == {"/points", "/rgbd/color/image_raw", "/rgbd/color/camera_info", "/tf_static"}
+
+
+def test_it_is_told_that_a_bag_has_no_camera_unless_none_is_needed(tmp_path, recwarn):
+    bag = bag_with(tmp_path / "bag", ("/points", cloud()), ("/blind/camera_info", info()), MOUNTED)
+    plan(bag, ReplaySettings(parameters={"adaptation.mode": "off"}))
+    assert not recwarn.list
+    with pytest.warns(UserWarning, match=r"has no camera.*camera.NAME.image_topic"):
+        plan(bag, ReplaySettings())
 
 
 def test_of_pictures_that_are_there_both_raw_and_compressed_the_raw_ones_are_taken(tmp_path):

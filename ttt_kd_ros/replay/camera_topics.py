@@ -123,9 +123,7 @@ def _choose(parameter: str, found: Sequence[str], chosen: Mapping[str, Any]) -> 
     if parameter in chosen:
         return str(chosen[parameter])
     if len(found) > 1:
-        warnings.warn(
-            f"of {', '.join(found)} the first is used; the parameter {parameter} chooses another", stacklevel=2
-        )
+        warnings.warn(f"of {', '.join(found)} the first is used; {parameter} chooses another", stacklevel=1)
     return found[0]
 
 

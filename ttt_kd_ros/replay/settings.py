@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import warnings
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -92,7 +93,14 @@ def plan(bag: str | Path, settings: ReplaySettings) -> Plan:
     given = {name: value for name, value in chosen.items() if value not in ("", ())}
     parameters = layout.parameters() | given | {"checkpoint": str(settings.checkpoint_file)}
     defaults = {parameter.name: parameter.default for parameter in all_parameters(cameras)}
-    return Plan(Path(bag), layout, classes, parameters, settings_from(defaults | parameters | {"cameras": cameras}))
+    node_settings = settings_from(defaults | parameters | {"cameras": cameras})
+    if not cameras and node_settings.adaptation.mode != "off":
+        warnings.warn(
+            f"bag '{bag}' has no camera (pictures with a CameraInfo beside them), so that no scan is adapted to; the "
+            "parameters cameras, camera.NAME.image_topic and camera.NAME.info_topic name other topics",
+            stacklevel=1,
+        )
+    return Plan(Path(bag), layout, classes, parameters, node_settings)
 
 
 def _parsed(parameters: Mapping[str, Any]) -> dict[str, Value]:
