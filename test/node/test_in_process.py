@@ -71,7 +71,7 @@ def settings(checkpoint):
 
 @pytest.fixture(scope="module")
 def online(bag, settings):
-    return replay_in_process(bag, settings)
+    return replay_in_process(plan(bag, settings))
 
 
 def with_parameters(settings, **parameters):
@@ -105,7 +105,7 @@ def test_every_scan_is_answered_with_steps_and_scored(online, folder):
 
 
 def test_the_same_bag_and_settings_give_the_same_labels_in_one_process(online, bag, settings):
-    again = replay_in_process(bag, settings)
+    again = replay_in_process(plan(bag, settings))
     assert again.labels_sha256 == online.labels_sha256
     assert [a.kd_losses for a in again.answers] == [a.kd_losses for a in online.answers]
 
@@ -125,21 +125,21 @@ def test_the_same_bag_and_settings_give_the_same_labels_in_another_process(onlin
 
 
 def test_adaptation_changes_the_labels(online, bag, settings):
-    source = replay_in_process(bag, with_parameters(settings, **{"adaptation.mode": "off"}))
+    source = replay_in_process(plan(bag, with_parameters(settings, **{"adaptation.mode": "off"})))
     assert source.labels_sha256 != online.labels_sha256
     assert not any(answer.kd_losses for answer in source.answers)
 
 
 def test_as_from_the_node_no_picture_is_used_without_adaptation_but_a_report_shows_them(bag, settings, tmp_path):
-    off = with_parameters(settings, **{"adaptation.mode": "off"})
-    result = replay_in_process(bag, off)
+    what = plan(bag, with_parameters(settings, **{"adaptation.mode": "off"}))
+    result = replay_in_process(what)
     assert {event: n for event, n in result.pictures["front_camera"].items() if n} == {"received": 3}
-    compare(tmp_path / "report.html", bag, off, [describe(bag, off, result, in_process=True)])
+    compare(tmp_path / "report.html", what, [describe(what, result, in_process=True)])
     assert "in front_camera" in (tmp_path / "report.html").read_text()
 
 
 def test_the_node_gives_the_same_labels_and_result_where_nothing_is_dropped(online, bag, settings):
-    node = replay(bag, with_parameters(settings, image_wait_ms=2000, transform_wait_ms=2000))
+    node = replay(plan(bag, with_parameters(settings, image_wait_ms=2000, transform_wait_ms=2000)))
     assert sum(node.dropped.values()) == 0
     assert node.labels_sha256 == online.labels_sha256
     for answer, other in zip(node.answers, online.answers, strict=True):
@@ -162,12 +162,12 @@ def test_the_node_gives_the_same_labels_and_result_where_nothing_is_dropped(onli
 )
 def test_what_is_not_the_same_each_time_is_refused(bag, settings, name, value, reason):
     with pytest.raises(InputError, match=reason):
-        replay_in_process(bag, with_parameters(settings, **{f"adaptation.{name}": value}))
+        replay_in_process(plan(bag, with_parameters(settings, **{f"adaptation.{name}": value})))
 
 
 def test_a_value_out_of_range_is_refused(bag, settings):
     with pytest.raises(InputError, match=r"'adaptation.steps' is -2"):
-        replay_in_process(bag, with_parameters(settings, **{"adaptation.steps": -2}))
+        replay_in_process(plan(bag, with_parameters(settings, **{"adaptation.steps": -2})))
 
 
 def test_a_place_that_cannot_be_written_to_is_told_before_the_work(bag, settings, tmp_path, monkeypatch):
@@ -175,13 +175,13 @@ def test_a_place_that_cannot_be_written_to_is_told_before_the_work(bag, settings
     (tmp_path / "file").write_text("")
     for place in (tmp_path / "file" / "out", Path("/proc")):
         with pytest.raises(OSError, match=str(place)):
-            replay_in_process(bag, replace(settings, out=place))
+            replay_in_process(plan(bag, replace(settings, out=place)))
 
 
 def test_torch_is_left_as_it_was(online, bag, settings):
     torch.manual_seed(7)
     before = torch.get_rng_state()
-    replay_in_process(bag, with_parameters(settings, **{"adaptation.mode": "off"}))
+    replay_in_process(plan(bag, with_parameters(settings, **{"adaptation.mode": "off"})))
     assert torch.equal(torch.get_rng_state(), before)
     assert not torch.are_deterministic_algorithms_enabled()
 
@@ -223,7 +223,7 @@ def test_a_scan_without_ground_transform_is_dropped_by_that_cause(bag, settings,
         return [message for message in messages if message[0] != "/tf_static"]
 
     bare = rewritten(bag, tmp_path / "bare", without_static)
-    result = replay_in_process(bare, with_parameters(settings, base_frame="base_link", fixed_frame="odom"))
+    result = replay_in_process(plan(bare, with_parameters(settings, base_frame="base_link", fixed_frame="odom")))
     assert (result.scans_in, result.clouds_out) == (3, 0)
     assert {cause: n for cause, n in result.dropped.items() if n} == {"no base transform": 3}
 
@@ -252,9 +252,10 @@ def test_a_report_of_a_replay_to_the_node_compares_with_the_source_model(bag, se
 
 
 def test_runs_of_the_same_name_cannot_be_compared(bag, settings, online, tmp_path):
-    run = describe(bag, settings, online, in_process=True)
+    what = plan(bag, settings)
+    run = describe(what, online, in_process=True)
     with pytest.raises(InputError, match="different names, not online, online"):
-        compare(tmp_path / "report.html", bag, settings, [run, run])
+        compare(tmp_path / "report.html", what, [run, run])
 
 
 def test_a_bag_without_ground_truth_has_no_labels(bag, settings, tmp_path):

@@ -14,7 +14,8 @@ from ttt_kd_ros.model.unet import UNetConfig
 from ttt_kd_ros.replay.bag import open_bag, read
 from ttt_kd_ros.replay.convert import convert
 from ttt_kd_ros.replay.messages import POINT_CLOUD, cloud_field, deserialize
-from ttt_kd_ros.replay.session import ReplaySettings, replay
+from ttt_kd_ros.replay.session import replay
+from ttt_kd_ros.replay.settings import ReplaySettings, plan
 
 CLASSES = load_classes("street6")
 
@@ -47,7 +48,8 @@ def clouds(bag, topic):
 def test_a_drive_is_answered_scan_by_scan(data_dir, tmp_path, checkpoint, folder, cameras, scans):
     convert(open_folder(data_dir / folder, CLASSES), tmp_path / "bag")
     parameters = {"adaptation.steps": 1, "image_wait_ms": 1000.0, "threads": 1}
-    result = replay(tmp_path / "bag", ReplaySettings(str(checkpoint), 0.0, parameters, out=tmp_path / "out"))
+    settings = ReplaySettings(str(checkpoint), 0.0, parameters, tmp_path / "out")
+    result = replay(plan(tmp_path / "bag", settings))
     assert result.scans_in == result.clouds_out == scans
     assert [counts["used"] for counts in result.pictures.values()] == [scans] * cameras
     assert np.isfinite(list(result.kd_loss.values())).all()

@@ -157,7 +157,7 @@ def expected_confusion(folder, indices):
 
 def test_every_scan_is_answered_and_scored(folder, bag, checkpoint, echo, tmp_path):
     settings = ReplaySettings(checkpoint, rate=0, parameters={"adaptation.steps": 7}, out=tmp_path / "out")
-    result = replay(bag, settings, node_command=echo())
+    result = replay(plan(bag, settings), node_command=echo())
     matrix = expected_confusion(folder, range(3))
     assert (result.scans_in, result.clouds_out, sum(result.dropped.values())) == (3, 3, 0)
     assert list(result.iou) == list(CLASSES.names)
@@ -173,7 +173,7 @@ def test_every_scan_is_answered_and_scored(folder, bag, checkpoint, echo, tmp_pa
 def test_the_output_holds_result_log_and_a_bag_at_the_stamps_of_the_scans(folder, bag, checkpoint, echo, tmp_path):
     out = tmp_path / "out"
     settings = ReplaySettings(checkpoint, rate=0, parameters={"adaptation.steps": 7}, out=out)
-    result = replay(bag, settings, node_command=echo())
+    result = replay(plan(bag, settings), node_command=echo())
     content = json.loads((out / "result.json").read_text())
     assert content["bag_sha256"] == bag_sha256(bag)
     assert content["settings"]["parameters"]["adaptation.steps"] == 7
@@ -190,12 +190,12 @@ def test_the_output_holds_result_log_and_a_bag_at_the_stamps_of_the_scans(folder
 
 def test_the_recorded_timing_is_kept(bag, checkpoint, echo):
     start = time.monotonic()
-    assert replay(bag, ReplaySettings(checkpoint, rate=0.05), node_command=echo()).clouds_out == 3
+    assert replay(plan(bag, ReplaySettings(checkpoint, rate=0.05)), node_command=echo()).clouds_out == 3
     assert time.monotonic() - start > 0.249 / 0.05  # from the first picture to the last scan
 
 
 def test_a_scan_that_the_node_drops_is_counted_by_cause_and_the_replay_goes_on(bag, checkpoint, echo, folder):
-    result = replay(bag, ReplaySettings(checkpoint, rate=0), node_command=echo("drop"))
+    result = replay(plan(bag, ReplaySettings(checkpoint, rate=0)), node_command=echo("drop"))
     assert (result.scans_in, result.clouds_out) == (3, 2)
     assert {cause: n for cause, n in result.dropped.items() if n} == {"malformed": 1}
     assert result.miou == pytest.approx(mean_iou(expected_confusion(folder, (0, 2))))
@@ -204,19 +204,19 @@ def test_a_scan_that_the_node_drops_is_counted_by_cause_and_the_replay_goes_on(b
 def test_a_scan_without_any_answer_is_counted_as_unanswered(bag, checkpoint, echo, monkeypatch):
     monkeypatch.setattr(session, "ANSWER_SECONDS", 1.0)
     monkeypatch.setattr(session, "REPORT_SECONDS", 0.5)
-    result = replay(bag, ReplaySettings(checkpoint, rate=0), node_command=echo("silent"))
+    result = replay(plan(bag, ReplaySettings(checkpoint, rate=0)), node_command=echo("silent"))
     assert (result.scans_in, result.clouds_out) == (3, 2)
     assert {cause: n for cause, n in result.dropped.items() if n} == {"unanswered": 1}
 
 
 def test_a_node_that_does_not_start_is_reported_with_its_exit_code_and_last_words(bag, checkpoint, echo):
     with pytest.raises(InputError, match=r"exit code 3: loading \| the checkpoint is not to my taste"):
-        replay(bag, ReplaySettings(checkpoint), node_command=echo("refuse"))
+        replay(plan(bag, ReplaySettings(checkpoint)), node_command=echo("refuse"))
 
 
 def test_a_node_that_dies_on_the_way_is_reported_and_leaves_no_half_bag(bag, checkpoint, echo, tmp_path):
     with pytest.raises(InputError, match=r"exit code 9: .*out of memory"):
-        replay(bag, ReplaySettings(checkpoint, rate=0, out=tmp_path / "out"), node_command=echo("die"))
+        replay(plan(bag, ReplaySettings(checkpoint, rate=0, out=tmp_path / "out")), node_command=echo("die"))
     assert not (tmp_path / "out" / "segmentation").exists()
 
 
@@ -228,20 +228,20 @@ def test_a_node_that_dies_is_noticed_while_others_publish_diagnostics(bag, check
         Link, "receive", lambda link, timeout: receive(link, min(timeout, 0.01)) or (others.pop() if others else None)
     )
     with pytest.raises(InputError, match=r"exit code 9: .*out of memory"):
-        replay(bag, ReplaySettings(checkpoint, rate=0), node_command=echo("die"))
+        replay(plan(bag, ReplaySettings(checkpoint, rate=0)), node_command=echo("die"))
     assert others
 
 
 def test_an_answer_of_another_length_is_an_error(bag, checkpoint, echo):
     with pytest.raises(DataError, match="59 labels cannot be scored against 60"):
-        replay(bag, ReplaySettings(checkpoint, rate=0), node_command=echo("lose"))
+        replay(plan(bag, ReplaySettings(checkpoint, rate=0)), node_command=echo("lose"))
 
 
 def test_a_node_that_never_listens_is_reported(bag, checkpoint, monkeypatch):
     monkeypatch.setattr(session, "START_SECONDS", 1.0)
     deaf = [sys.executable, "-c", "import signal; print('still loading', flush=True); signal.pause()"]
     with pytest.raises(InputError, match=r"not connected to .*/points.* after 1 s: still loading"):
-        replay(bag, ReplaySettings(checkpoint), node_command=deaf)
+        replay(plan(bag, ReplaySettings(checkpoint)), node_command=deaf)
 
 
 def test_another_node_that_segments_is_reported(bag, checkpoint, echo, tmp_path):
@@ -251,7 +251,7 @@ def test_another_node_that_segments_is_reported(bag, checkpoint, echo, tmp_path)
         pytest.raises(InputError, match="another node publishes /segment/segmentation"),
     ):
         wait_for(lambda: "parameters" in other.last_words())
-        replay(bag, settings, node_command=echo())
+        replay(plan(bag, settings), node_command=echo())
 
 
 def test_a_bag_with_other_classes_than_the_checkpoint_is_refused(folder, bag, checkpoint, tmp_path):
@@ -260,7 +260,7 @@ def test_a_bag_with_other_classes_than_the_checkpoint_is_refused(folder, bag, ch
     metadata = other / "metadata.yaml"
     metadata.write_text(metadata.read_text().replace('"sidewalk"', '"pavement"'))
     with pytest.raises(DataError, match=r"road, pavement.*but the checkpoint predicts road, sidewalk"):
-        replay(other, ReplaySettings(checkpoint))
+        plan(other, ReplaySettings(checkpoint))
 
 
 def test_parameters_come_from_the_bag_and_then_from_the_settings(bag, checkpoint):
@@ -291,12 +291,12 @@ def test_parameters_come_from_the_bag_and_then_from_the_settings(bag, checkpoint
 )
 def test_parameters_that_the_node_or_the_bag_has_not_are_refused(parameters, message, bag, checkpoint):
     with pytest.raises(InputError, match=message):
-        replay(bag, ReplaySettings(checkpoint, parameters=parameters))
+        replay(plan(bag, ReplaySettings(checkpoint, parameters=parameters)))
 
 
 def test_the_node_answers_every_scan_with_its_own_number_of_points(folder, bag, checkpoint, tmp_path):
     settings = ReplaySettings(checkpoint, rate=0, parameters={"adaptation.mode": "off"}, out=tmp_path / "out")
-    result = replay(bag, settings)
+    result = replay(plan(bag, settings))
     assert (result.scans_in, result.clouds_out, sum(result.dropped.values())) == (3, 3, 0)
     assert result.pictures["front_camera"]["received"] == 3
     assert result.pictures["front_camera"]["used"] == 0, "nothing is learned from them"

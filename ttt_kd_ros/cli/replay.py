@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ttt_kd_ros.replay.result import Result
-    from ttt_kd_ros.replay.settings import ReplaySettings
+    from ttt_kd_ros.replay.settings import Plan
 
 HELP = "play a bag to the node and report latency, drops, KD loss and IoU"
 
@@ -94,7 +94,7 @@ def run(args: argparse.Namespace) -> int:
     from ttt_kd_ros.errors import InputError
     from ttt_kd_ros.replay.in_process import replay_in_process
     from ttt_kd_ros.replay.session import replay
-    from ttt_kd_ros.replay.settings import ReplaySettings
+    from ttt_kd_ros.replay.settings import ReplaySettings, plan
 
     if args.report and not args.out:
         raise InputError("--report needs --out DIR, the directory to write report.html to")
@@ -110,21 +110,21 @@ def run(args: argparse.Namespace) -> int:
     parameters |= {name: value for name, value in options.items() if value is not None}
     settings = ReplaySettings(args.checkpoint, args.rate, parameters, args.out)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    result = replay_in_process(args.bag, settings) if args.in_process else replay(args.bag, settings)
+    what = plan(args.bag, settings)
+    result = replay_in_process(what) if args.in_process else replay(what)
     print(summary(result))
     if args.in_process:
         print(f"labels    SHA-256 {result.labels_sha256}")
     if args.report:
-        print(f"report    {_write_report(args, settings, result)}")
+        print(f"report    {_write_report(args.out / 'report.html', what, result, in_process=args.in_process)}")
     return 0
 
 
-def _write_report(args: argparse.Namespace, settings: ReplaySettings, result: Result) -> Path:
+def _write_report(path: Path, what: Plan, result: Result, *, in_process: bool) -> Path:
     from ttt_kd_ros.replay.compare import compare, describe, with_source
 
-    run = describe(args.bag, settings, result, in_process=args.in_process)
-    path: Path = args.out / "report.html"
-    compare(path, args.bag, settings, with_source(args.bag, settings, run))
+    run = describe(what, result, in_process=in_process)
+    compare(path, what, with_source(what, run))
     return path
 
 

@@ -16,7 +16,7 @@ from ttt_kd_ros.replay.frames import BagFrames
 from ttt_kd_ros.replay.in_process import replay_in_process
 from ttt_kd_ros.replay.report import Run, write_report
 from ttt_kd_ros.replay.result import Result
-from ttt_kd_ros.replay.settings import Plan, ReplaySettings, plan
+from ttt_kd_ros.replay.settings import Plan, plan
 from ttt_kd_ros.ros.counts import Counts
 
 SCENES = 3
@@ -24,42 +24,40 @@ SOURCE = {"adaptation.mode": "off", "adaptation.budget_ms": 0.0}
 """Parameters with which the source model answers."""
 
 
-def describe(bag: str | Path, settings: ReplaySettings, result: Result, *, in_process: bool) -> Run:
+def describe(what: Plan, result: Result, *, in_process: bool) -> Run:
     """A replay for a report, named after its adaptation mode."""
     if in_process:
         how = "in process, every scan"
-    elif settings.rate:
-        how = f"node, {settings.rate:g} x recorded speed"
+    elif rate := what.settings.rate:
+        how = f"node, {rate:g} x recorded speed"
     else:
         how = "node, as fast as it answers"
-    what = plan(bag, settings)
     return Run(what.node_settings.adaptation.mode, how, result, what.parameters)
 
 
-def with_source(bag: str | Path, settings: ReplaySettings, run: Run) -> list[Run]:
+def with_source(what: Plan, run: Run) -> list[Run]:
     """The source model on the scans that the run answered, in this process, then the run.
 
     The run alone if it is the source model's.
     """
     if run.name == SOURCE["adaptation.mode"]:
         return [run]
-    source = replace(settings, parameters={**settings.parameters, **SOURCE}, out=None)
-    result = replay_in_process(bag, source, {answer.stamp for answer in run.result.answers})
+    settings = replace(what.settings, parameters={**what.settings.parameters, **SOURCE}, out=None)
+    source = plan(what.bag, settings)
+    result = replay_in_process(source, {answer.stamp for answer in run.result.answers})
     how = f"in process, scans answered with {run.name}"
-    return [replace(describe(bag, source, result, in_process=True), how=how), run]
+    return [replace(describe(source, result, in_process=True), how=how), run]
 
 
-def compare(path: Path, bag: str | Path, settings: ReplaySettings, runs: Sequence[Run]) -> None:
+def compare(path: Path, what: Plan, runs: Sequence[Run]) -> None:
     """Write a report on replays of a bag.
 
     Parameters
     ----------
     path
         HTML file to write.
-    bag
-        The bag.
-    settings
-        Of one of the runs: they tell what of the bag is for the node.
+    what
+        What one of the runs replayed: it tells what of the bag is for the node.
     runs
         As for `write_report`; their names must differ.
 
@@ -71,9 +69,8 @@ def compare(path: Path, bag: str | Path, settings: ReplaySettings, runs: Sequenc
     names = [run.name for run in runs]
     if len(set(names)) < len(names):
         raise InputError(f"runs of a report need different names, not {', '.join(names)}")
-    what = plan(bag, settings)
     title = f"Replay of {what.bag.resolve().name}"
-    write_report(path, title, runs, _scenes(what, runs), what.classes, bag_sha256(bag))
+    write_report(path, title, runs, _scenes(what, runs), what.classes, bag_sha256(what.bag))
 
 
 def _scenes(what: Plan, runs: Sequence[Run]) -> list[Frame]:

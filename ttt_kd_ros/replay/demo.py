@@ -16,7 +16,7 @@ from ttt_kd_ros.replay.convert import convert
 from ttt_kd_ros.replay.in_process import replay_in_process
 from ttt_kd_ros.replay.report import Run
 from ttt_kd_ros.replay.session import replay
-from ttt_kd_ros.replay.settings import ReplaySettings
+from ttt_kd_ros.replay.settings import Plan, ReplaySettings, plan
 
 
 @dataclass(frozen=True)
@@ -61,21 +61,21 @@ def demonstrate(directory: Path, settings: DemoSettings, stage: Callable[[str], 
     runs = []
     for mode in ("off", "online"):
         stage(mode)
-        how = _replay_settings(settings, mode, directory / mode)
-        runs.append(describe(bag, how, replay(bag, how), in_process=False))
+        what = _plan(bag, settings, mode, directory / mode)
+        runs.append(describe(what, replay(what), in_process=False))
     stage("offline")
-    how = _replay_settings(settings, "offline", None)
-    runs.append(describe(bag, how, replay_in_process(bag, how), in_process=True))
+    what = _plan(bag, settings, "offline", None)
+    runs.append(describe(what, replay_in_process(what), in_process=True))
     stage("report")
     report = directory / "report.html"
-    compare(report, bag, how, runs)
+    compare(report, what, runs)
     _write_result(directory / "result.json", bag, runs)
     return report
 
 
-def _replay_settings(settings: DemoSettings, mode: str, out: Path | None) -> ReplaySettings:
+def _plan(bag: Path, settings: DemoSettings, mode: str, out: Path | None) -> Plan:
     parameters = {**settings.parameters, "adaptation.mode": mode}
-    return ReplaySettings(settings.checkpoint, rate=0.0, parameters=parameters, out=out)
+    return plan(bag, ReplaySettings(settings.checkpoint, rate=0.0, parameters=parameters, out=out))
 
 
 def _write_result(path: Path, bag: Path, runs: list[Run]) -> None:

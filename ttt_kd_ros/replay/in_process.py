@@ -6,7 +6,6 @@ import tempfile
 import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import torch
 
@@ -15,7 +14,7 @@ from ttt_kd_ros.errors import InputError
 from ttt_kd_ros.replay.bag import open_bag
 from ttt_kd_ros.replay.frames import BagFrames
 from ttt_kd_ros.replay.result import Result, Scores, write_result
-from ttt_kd_ros.replay.settings import Plan, ReplaySettings, plan
+from ttt_kd_ros.replay.settings import Plan
 from ttt_kd_ros.replay.tally import DROP_CAUSES, UNANSWERED
 from ttt_kd_ros.ros.counts import CAMERA_CAUSES, RECEIVED, SCANS, USED, Counts, Snapshot, camera_subject
 from ttt_kd_ros.segmenter import Segmenter, load_segmenter
@@ -23,7 +22,7 @@ from ttt_kd_ros.segmenter import Segmenter, load_segmenter
 SEED = 0
 
 
-def replay_in_process(bag: str | Path, settings: ReplaySettings, stamps: Collection[int] | None = None) -> Result:
+def replay_in_process(what: Plan, stamps: Collection[int] | None = None) -> Result:
     """Segment every scan of a bag in its order, without middleware and dropping.
 
     A scan gets the nearest picture of the whole bag within each camera's tolerance, and all transforms are known. On
@@ -32,32 +31,29 @@ def replay_in_process(bag: str | Path, settings: ReplaySettings, stamps: Collect
 
     Parameters
     ----------
-    bag
-        The bag.
-    settings
-        How to replay; the rate has no meaning here.
+    what
+        What is replayed; the rate has no meaning here.
     stamps
         Scans to segment [ns]; None for all.
 
     Raises
     ------
     InputError
-        If the bag or checkpoint cannot be used, or the outcome would not be the same each time.
+        If bag or checkpoint cannot be read, or the outcome would not be the same each time.
     OSError
         If nothing can be written to the output directory; before the work.
     """
-    what = plan(bag, settings)
-    node = what.node_settings
+    out, node = what.settings.out, what.node_settings
     _check_repeatable(node.adaptation)
-    if settings.out:
-        settings.out.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=settings.out).close()  # fails where nothing can be written
+    if out:
+        out.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=out).close()  # fails where nothing can be written
     with _deterministic():
         segmenter = load_segmenter(**node.loading)
         result = _segment(what, segmenter, stamps)
-    if settings.out:
+    if out:
         how = {"in_process": True, "seed": SEED, "parameters": dict(what.parameters)}
-        write_result(settings.out, result, what.bag, how)
+        write_result(out, result, what.bag, how)
     return result
 
 

@@ -12,12 +12,12 @@ from pathlib import Path
 
 from ttt_kd_ros.errors import InputError
 from ttt_kd_ros.replay.bag import BagWriter, open_bag, read
-from ttt_kd_ros.replay.discovery import TF, TF_STATIC, Layout
+from ttt_kd_ros.replay.discovery import TF, TF_STATIC
 from ttt_kd_ros.replay.link import DIAGNOSTICS_TOPIC, REPORT, SEGMENTATION, Arrival, Link
 from ttt_kd_ros.replay.messages import DIAGNOSTICS, POINT_CLOUD, stamp_of
 from ttt_kd_ros.replay.node_process import NODE_COMMAND, NodeProcess
 from ttt_kd_ros.replay.result import Result, write_result
-from ttt_kd_ros.replay.settings import ReplaySettings, plan
+from ttt_kd_ros.replay.settings import Plan
 from ttt_kd_ros.replay.tally import Tally
 from ttt_kd_ros.share import share_directory
 
@@ -31,24 +31,21 @@ POLL_SECONDS = 0.2
 """How often it is looked whether the node still runs."""
 
 
-def replay(bag: str | Path, settings: ReplaySettings, *, node_command: Sequence[str] = NODE_COMMAND) -> Result:
+def replay(what: Plan, *, node_command: Sequence[str] = NODE_COMMAND) -> Result:
     """Play a bag to the node, run as a process of its own, and report what came of it.
 
     Parameters
     ----------
-    bag
-        The bag; its stamps are kept.
-    settings
-        How to replay.
+    what
+        What is replayed; the stamps of the bag are kept.
     node_command
         Program that runs the node.
 
     Raises
     ------
     InputError
-        If the bag or checkpoint cannot be used, or the node ends or does not answer.
+        If the bag cannot be read, or the node ends or does not answer.
     """
-    what = plan(bag, settings)
     if not what.node_settings.autostart:
         raise InputError(
             "parameter 'autostart' is false, but a replay needs a node that starts by itself; leave it true"
@@ -56,16 +53,17 @@ def replay(bag: str | Path, settings: ReplaySettings, *, node_command: Sequence[
     _set_environment()
     with contextlib.ExitStack() as stack:
         enter = stack.enter_context
-        directory = settings.out or Path(enter(tempfile.TemporaryDirectory(prefix="ttt_kd_replay_")))
+        directory = what.settings.out or Path(enter(tempfile.TemporaryDirectory(prefix="ttt_kd_replay_")))
         directory.mkdir(parents=True, exist_ok=True)
-        output = enter(BagWriter(directory / "segmentation")) if settings.out else None
+        output = enter(BagWriter(directory / "segmentation")) if what.settings.out else None
         name = f"segment_replay_{os.getpid()}"  # tells this node from others that may run
         link = enter(Link(what.layout.topics, name))
         process = enter(NodeProcess(what.parameters, remappings(name), directory / "node.log", node_command))
         tally = Tally(what.classes, name, has_truth=bool(what.layout.ground_truth_topic))
-        result = _Session(what.layout, settings.rate, link, process, tally, output).run(bag)
-    if settings.out:
-        write_result(settings.out, result, what.bag, {"rate": settings.rate, "parameters": dict(what.parameters)})
+        result = _Session(what, link, process, tally, output).run()
+    if what.settings.out:
+        how = {"rate": what.settings.rate, "parameters": dict(what.parameters)}
+        write_result(what.settings.out, result, what.bag, how)
     return result
 
 
@@ -76,8 +74,7 @@ def remappings(node_name: str) -> dict[str, str]:
 
 @dataclass
 class _Session:
-    layout: Layout
-    rate: float
+    what: Plan
     link: Link
     process: NodeProcess
     tally: Tally
@@ -85,17 +82,18 @@ class _Session:
     bag_times: dict[int, int] = field(default_factory=dict)
     next_check: float = 0.0
 
-    def run(self, bag: str | Path) -> Result:
+    def run(self) -> Result:
         self._wait_for_node()
-        with open_bag(bag) as reader:
+        layout, rate = self.what.layout, self.what.settings.rate
+        with open_bag(self.what.bag) as reader:
             start = time.monotonic()
             first: int | None = None
-            wanted = {*self.layout.topics, self.layout.ground_truth_topic}
+            wanted = {*layout.topics, layout.ground_truth_topic}
             for topic, bag_time, data in read(reader, wanted):
                 first = bag_time if first is None else first
-                if self.rate:
-                    self._receive_until(start + (bag_time - first) / 1e9 / self.rate)
-                elif topic == self.layout.points_topic:
+                if rate:
+                    self._receive_until(start + (bag_time - first) / 1e9 / rate)
+                elif topic == layout.points_topic:
                     self._wait_for_answers()
                 self._send(topic, bag_time, bytes(data))
         self._wait_for_answers()
@@ -124,15 +122,16 @@ class _Session:
             self.tally.give_up()
 
     def _send(self, topic: str, bag_time: int, data: bytes) -> None:
-        if topic == self.layout.ground_truth_topic:
+        layout = self.what.layout
+        if topic == layout.ground_truth_topic:
             self.tally.truth(data)
             return
         sent = self.link.publish(topic, data)
-        if topic == self.layout.points_topic:
+        if topic == layout.points_topic:
             self.tally.sent(data, sent)
             self.bag_times[stamp_of(data)] = bag_time
-        if self.output and topic in (self.layout.points_topic, TF, TF_STATIC):
-            self.output.write_raw(topic, self.layout.topics[topic], bag_time, data, latched=topic == TF_STATIC)
+        if self.output and topic in (layout.points_topic, TF, TF_STATIC):
+            self.output.write_raw(topic, layout.topics[topic], bag_time, data, latched=topic == TF_STATIC)
 
     def _receive_until(self, deadline: float, done: Callable[[], bool] = lambda: False) -> bool:
         """Take in what the node sends until `done` or the deadline (monotonic [s]); returns whether it is done."""

@@ -53,12 +53,14 @@ class ReplaySettings:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is replayed, and with which parameters.
+    """What is replayed, and how.
 
     Parameters
     ----------
     bag
         The bag.
+    settings
+        How it was asked to be replayed.
     layout
         What of the bag is for the node.
     classes
@@ -70,6 +72,7 @@ class Plan:
     """
 
     bag: Path
+    settings: ReplaySettings
     layout: Layout
     classes: ClassList
     parameters: Mapping[str, Any]
@@ -100,7 +103,7 @@ def plan(bag: str | Path, settings: ReplaySettings) -> Plan:
             "parameters cameras, camera.NAME.image_topic and camera.NAME.info_topic name other topics",
             stacklevel=1,
         )
-    return Plan(Path(bag), layout, classes, parameters, node_settings)
+    return Plan(Path(bag), settings, layout, classes, parameters, node_settings)
 
 
 def _parsed(parameters: Mapping[str, Any]) -> dict[str, Value]:
