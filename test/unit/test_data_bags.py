@@ -355,13 +355,14 @@ def test_topics_of_cameras_can_be_chosen(tmp_path):
     [
         ({"cameras": ("side",)}, r"no camera side .*, only cam; .* camera.side.image_topic and camera.side.info_topic"),
         ({"camera.cam.image_topic": "/rear"}, r"no pictures of camera.cam.image_topic '/rear'.* raw: /cam/image_raw; "),
-        ({"camera.cam.transport": "compressed"}, r"camera.cam.transport 'compressed'.* compressed: none"),
+        ({"camera.cam.transport": "compressed"}, r"camera.cam.transport 'compressed'.* compressed: /lone/image$"),
         ({"camera.cam.info_topic": "/rear"}, r"no CameraInfo on '/rear', only on: /cam/camera_info"),
     ],
 )
 def test_topics_of_cameras_that_the_bag_has_not_are_refused(chosen, message, tmp_path):
-    pictures = ("/cam/image_raw", picture()), ("/cam/camera_info", info())
-    bag = bag_with(tmp_path / "bag", ("/points", cloud()), *pictures, MOUNTED)
+    files = compressed_image(1, "camera_optical", b"", ".jpg")
+    cameras = ("/cam/image_raw", picture()), ("/cam/camera_info", info()), ("/lone/image/compressed", files)
+    bag = bag_with(tmp_path / "bag", ("/points", cloud()), *cameras, MOUNTED)
     with pytest.raises(DataError, match=message):
         discover(bag, chosen)
 
@@ -387,7 +388,8 @@ def test_depth_pictures_and_pictures_without_camera_info_are_no_cameras(tmp_path
 
 def test_it_is_told_that_a_bag_has_no_camera_unless_none_is_needed(tmp_path, recwarn):
     bag = bag_with(tmp_path / "bag", ("/points", cloud()), ("/blind/camera_info", info()), MOUNTED)
-    plan(bag, ReplaySettings(parameters={"adaptation.mode": "off"}))
+    for parameters in ({"adaptation.mode": "off"}, {"cameras": ""}):
+        plan(bag, ReplaySettings(parameters=parameters))
     assert not recwarn.list
     with pytest.warns(UserWarning, match=r"has no camera.*camera.NAME.image_topic"):
         plan(bag, ReplaySettings())

@@ -128,4 +128,4 @@ def _choose(parameter: str, found: Sequence[str], chosen: Mapping[str, Any]) -> 
 
 
 def _listed(types: Mapping[str, str], kind: str) -> str:
-    return ", ".join(sorted(topic for topic in types if types[topic] == kind)) or "none"
+    return ", ".join(sorted(topic.removesuffix(COMPRESSED) for topic in types if types[topic] == kind)) or "none"

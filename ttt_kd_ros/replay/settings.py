@@ -97,7 +97,7 @@ def plan(bag: str | Path, settings: ReplaySettings) -> Plan:
     parameters = layout.parameters() | given | {"checkpoint": str(settings.checkpoint_file)}
     defaults = {parameter.name: parameter.default for parameter in all_parameters(cameras)}
     node_settings = settings_from(defaults | parameters | {"cameras": cameras})
-    if not cameras and node_settings.adaptation.mode != "off":
+    if not cameras and "cameras" not in chosen and node_settings.adaptation.mode != "off":
         warnings.warn(
             f"bag '{bag}' has no camera (pictures with a CameraInfo beside them), so that no scan is adapted to; the "
             "parameters cameras, camera.NAME.image_topic and camera.NAME.info_topic name other topics",
