@@ -50,11 +50,12 @@ lint: setup ## Check style and types
 
 ifdef DATA
 demo: setup ## Show what adaptation changes on a simulated drive; DATA=<folder> CHECKPOINT=<file>: on your own
-	rm -rf demo/bag
+	rm -rf demo/bag demo/segmentation
 	$(BIN)/ttt_kd convert "$(DATA)" demo/bag
 	$(BIN)/ttt_kd replay demo/bag --checkpoint "$(CHECKPOINT)" --rate 0 --out demo --report
 else
 demo: setup
+	rm -rf $(addprefix demo/,drive simulated_drive off online)
 	$(BIN)/ttt_kd demo --out demo $(if $(CHECKPOINT),--checkpoint "$(CHECKPOINT)")
 endif
 

@@ -30,3 +30,13 @@ def test_the_demo_compares_the_modes_on_a_simulated_drive(tmp_path, capsys):
     assert runs["off"]["kd_loss"]["first"] is None
     assert runs["online"]["kd_loss"]["last"] < runs["online"]["kd_loss"]["first"]
     assert f"{runs['online']['miou']:.3f}" in report.read_text()
+
+
+@pytest.mark.parametrize("part", ["drive", "simulated_drive", "off", "online"])
+def test_the_demo_takes_the_place_of_nothing(part, tmp_path, capsys):
+    kept = tmp_path / part / "result.json"
+    kept.parent.mkdir()
+    kept.write_text("{}")
+    assert main(["demo", "--out", str(tmp_path), "--frames", "2", "--steps", "1"]) == 2
+    assert f"{part}' exists already; remove it or choose another directory" in capsys.readouterr().err
+    assert kept.is_file()

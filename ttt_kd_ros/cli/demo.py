@@ -8,7 +8,7 @@ from pathlib import Path
 HELP = "simulate a drive in another domain and show what adaptation changes"
 EPILOG = """
 Simulates a drive, plays it to the node with adaptation off and online, and offline in this process, and writes
-OUT/report.html and OUT/result.json.
+DIR/report.html and DIR/result.json. What an earlier demo has left in DIR has to be removed first.
 
 example:
   ttt_kd demo --out demo --domain beams16
@@ -33,18 +33,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Simulate, replay and write the report."""
     import os
-    import shutil
 
     from tqdm import tqdm
 
     from ttt_kd_ros.cli.simulate import progress
     from ttt_kd_ros.data.simulation.domains import find_camera, find_domain
-    from ttt_kd_ros.data.simulation.drive import Drive, write_folder
+    from ttt_kd_ros.data.simulation.drive import Drive, require_unused, write_folder
     from ttt_kd_ros.replay.demo import DemoSettings, demonstrate
 
     drive = Drive(find_domain(args.domain), args.seed, args.frames, (find_camera("front"),))
-    for old in ("drive", "simulated_drive", "off", "online"):
-        shutil.rmtree(args.out / old, ignore_errors=True)
+    for part in ("drive", "simulated_drive", "off", "online"):
+        require_unused(args.out / part)
     write_folder(drive, args.out / "drive", progress)
     with tqdm(total=5, unit="part", leave=False) as bar:
 
