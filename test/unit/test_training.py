@@ -22,7 +22,7 @@ from ttt_kd_ros.model.checkpoint import load_checkpoint
 from ttt_kd_ros.model.network import Network
 from ttt_kd_ros.share import share_directory
 from ttt_kd_ros.teacher.load import load_teacher
-from ttt_kd_ros.training.adaptability import adaptability, mean_adaptability
+from ttt_kd_ros.training.adaptability import Adaptability, adaptability, mean_adaptability
 from ttt_kd_ros.training.batches import Steps, collate
 from ttt_kd_ros.training.config import Augmentation, TrainingConfig, load_training_config
 from ttt_kd_ros.training.prepare import held_out_scans, load_scans
@@ -281,6 +281,15 @@ class TestRun:
         assert "is one of 2 steps, not of 3" in capsys.readouterr().err
         assert main(["train", folder, "--config", str(config), "--out", str(tmp_path), "--resume"]) == 2
         assert "nothing to resume" in capsys.readouterr().err
+        begin = ["train", folder, "--config", str(config), "--out", str(out)]
+        assert main([*begin, "--held-out", str(tmp_path / "mistyped")]) == 2
+        assert "mistyped' is not a directory" in capsys.readouterr().err
+        blind = data_folders.semantickitti(tmp_path / "blind", pictures=0)
+        assert main([*begin, "--held-out", str(blind)]) == 2
+        assert "held-out folder 'blind' has no scan with labels and pictures" in capsys.readouterr().err
+        monkeypatch.setattr("ttt_kd_ros.training.launch.find_spec", lambda name: None)
+        assert main([*begin, "--tensorboard"]) == 2
+        assert "TensorBoard is not installed: pip install 'ttt_kd_ros[training]'" in capsys.readouterr().err
 
     def test_resuming_where_nothing_was_begun_is_refused(self, joint, network_config, scans, config, tmp_path):
         with pytest.raises(InputError, match="nothing to resume"):
@@ -290,6 +299,15 @@ class TestRun:
         joint.train(self.fresh(network_config), scans, replace(config, steps=2), 0, tmp_path, resume=False)
         with pytest.raises(InputError, match=r"is one of 2 steps, not of 3: .*give --steps 2"):
             joint.train(self.fresh(network_config), scans, replace(config, steps=3), 0, tmp_path, resume=True)
+
+    @pytest.mark.parametrize("damage", [lambda data: b"", lambda data: data[: len(data) // 2], lambda data: data[::-1]])
+    def test_resuming_from_a_damaged_state_is_refused(self, joint, config, tmp_path, damage):
+        path = tmp_path / "last.ckpt"
+        torch.save({"lr_schedulers": [{"total_steps": config.steps}]}, path)
+        joint.check_state(path, config)
+        path.write_bytes(damage(path.read_bytes()))
+        with pytest.raises(InputError, match=r"last.ckpt is damaged.*begin anew without --resume"):
+            joint.check_state(path, config)
 
     def test_resuming_keeps_what_was_logged_before(self, joint, network_config, scans, config, tmp_path):
         for resume in (False, True):
@@ -314,6 +332,18 @@ class TestRun:
         monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
         joint._WholeFiles().save_checkpoint({"step": 1}, tmp_path / "out" / "last.ckpt")
         assert torch.load(tmp_path / "out" / "last.ckpt") == {"step": 1}
+
+    def test_of_many_held_out_scans_some_are_measured_with_each_saved_state(
+        self, joint, network_config, scans, config, tmp_path, monkeypatch
+    ):
+        measured = []
+        monkeypatch.setattr(joint, "SCANS_WATCHED", 2)
+        monkeypatch.setattr(
+            joint, "mean_adaptability", lambda network, scans: measured.append(scans) or Adaptability(0.0, 0.0)
+        )
+        held_out = [scans[0], scans[1], scans[1], scans[2]]
+        joint.train(self.fresh(network_config), scans, config, 0, tmp_path, resume=False, held_out=held_out)
+        assert [[id(scan) for scan in some] for some in measured] == 2 * [[id(scans[0]), id(scans[2])]]
 
     def test_the_level_is_that_of_scans_spread_evenly_where_there_are_many(
         self, joint, scans, network_config, monkeypatch

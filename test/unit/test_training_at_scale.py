@@ -82,17 +82,6 @@ def test_logs_for_tensorboard_are_written_where_it_is_installed(tmp_path):
     assert list((tmp_path / "tensorboard").glob("events.*"))
 
 
-def test_without_tensorboard_the_option_says_what_to_install(tmp_path, monkeypatch):
-    from ttt_kd_ros.training import joint
-
-    def missing(*args, **kwargs):
-        raise ModuleNotFoundError
-
-    monkeypatch.setattr(joint, "TensorBoardLogger", missing)
-    with pytest.raises(InputError, match=r"pip install 'ttt_kd_ros\[training\]'"):
-        training_run.run(tmp_path, Launch("cpu", tensorboard=True))
-
-
 def test_the_speed_is_measured_without_leaving_anything(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     found = measure(fresh(), training_run.scans(), training_run.CONFIG, 0, 2, CPU)

@@ -80,9 +80,10 @@ def run(args: argparse.Namespace) -> int:
     from ttt_kd_ros.teacher.load import load_teacher
     from ttt_kd_ros.training.adaptability import mean_adaptability
     from ttt_kd_ros.training.config import load_training_config
-    from ttt_kd_ros.training.joint import check_state, mean_kd_cosine, train
+    from ttt_kd_ros.training.joint import SCANS_MEASURED, check_state, mean_kd_cosine, train
     from ttt_kd_ros.training.launch import Launch
-    from ttt_kd_ros.training.prepare import held_out_scans, load_scans
+    from ttt_kd_ros.training.prepare import check_held_out, held_out_scans, load_scans
+    from ttt_kd_ros.training.samples import spread
     from ttt_kd_ros.training.throughput import describe, measure
 
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
@@ -92,13 +93,14 @@ def run(args: argparse.Namespace) -> int:
     if args.resume and args.out:
         check_state(args.out / "last.ckpt", config)
     folders = [open_folder(folder, config.classes) for folder in args.folders]
+    held_out_folders = [open_folder(folder, config.classes) for folder in args.held_out]
+    check_held_out(held_out_folders)
     launch = Launch("auto", args.devices, args.nodes, args.precision, args.accumulate, args.tensorboard)
     device = launch.teacher_device
     teacher = load_teacher(args.teacher, long_side=args.long_side, device=device)
     if args.cache:
         teacher = CachedTeacher(teacher, args.cache, round(args.cache_gb * 1e9))
     scans, reduction = load_scans(folders, teacher, device, config.target_size, args.seed, _progress, args.spill)
-    held_out_folders = [open_folder(folder, config.classes) for folder in args.held_out]
     held_out = held_out_scans(held_out_folders, teacher, device, reduction, _progress)
     spec = TeacherSpec(teacher.name, args.teacher, teacher.long_side, teacher.feature_size)
     del teacher  # the training needs its memory
@@ -121,7 +123,7 @@ def run(args: argparse.Namespace) -> int:
     }
     if held_out:
         training["held_out"] = {"folders": [folder.name for folder in held_out_folders]} | asdict(
-            mean_adaptability(network, held_out)
+            mean_adaptability(network, spread(held_out, SCANS_MEASURED))
         )
     save_checkpoint(args.out / "model.safetensors", network, training)
     print(f"cosine of ρ_2D with the teacher on the training pairs: {training['kd_cosine']:.3f}")

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, cast
 
 import lightning
-import numpy as np
 import torch
 import torch.nn.functional as F
 from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
@@ -30,12 +30,14 @@ from ttt_kd_ros.training.batches import Batch, Steps
 from ttt_kd_ros.training.config import TrainingConfig
 from ttt_kd_ros.training.launch import Launch
 from ttt_kd_ros.training.lovasz import lovasz_softmax
-from ttt_kd_ros.training.samples import TrainingScan, class_weights, voxel_labels
+from ttt_kd_ros.training.samples import TrainingScan, class_weights, spread, voxel_labels
 
 STEPS_PER_EPOCH = 50
 """Steps between two saved states."""
 SCANS_MEASURED = 200
-"""Of the training scans, at most, for the level of ρ_2D's cosine with the teacher."""
+"""Of the paired and of the held-out scans, at most, for the figures on a trained network."""
+SCANS_WATCHED = 20
+"""Of the held-out scans, at most, for those that are logged with each saved state."""
 
 
 class JointTraining(lightning.LightningModule):
@@ -50,7 +52,7 @@ class JointTraining(lightning.LightningModule):
     scans
         Training scans; at least one has labels and one has pairs.
     held_out
-        Scans with labels and pairs that are not trained on, may be none.
+        Scans with labels and pairs that are not trained on, may be none; of more than `SCANS_WATCHED` so many are used.
     seed
         Seed of the batches.
     """
@@ -68,7 +70,7 @@ class JointTraining(lightning.LightningModule):
         super().__init__()
         self.network = network
         self._config = config
-        self._held_out = held_out
+        self._held_out = spread(held_out, SCANS_WATCHED)
         self._steps = Steps(scans, config, seed)
         self.register_buffer("_weights", class_weights(scans, len(config.classes.names)))
 
@@ -173,7 +175,7 @@ def train(
     Raises
     ------
     InputError
-        If there is no state to resume from, or it is of a training of another length.
+        If there is no state to resume from, or it is damaged or of a training of another length.
     """
     state = directory / "last.ckpt"
     if resume:
@@ -203,7 +205,7 @@ def train(
 
 
 def check_state(state: Path, config: TrainingConfig) -> None:
-    """Refuse to go on from a state that is not there or is of a training of another length.
+    """Refuse to go on from a state that is not there, is damaged or is of a training of another length.
 
     Parameters
     ----------
@@ -219,8 +221,11 @@ def check_state(state: Path, config: TrainingConfig) -> None:
     """
     if not state.is_file():
         raise InputError(f"there is nothing to resume in {state.parent}: {state.name} does not exist")
-    saved = torch.load(state, map_location="cpu", mmap=True, weights_only=False)
-    steps = saved["lr_schedulers"][0]["total_steps"]
+    try:
+        saved = torch.load(state, map_location="cpu", mmap=True, weights_only=False)
+        steps = saved["lr_schedulers"][0]["total_steps"]
+    except (OSError, EOFError, LookupError, RuntimeError, TypeError, ValueError, UnpicklingError) as error:
+        raise InputError(f"{state} is damaged or no state of a training; begin anew without --resume") from error
     if steps != config.steps:
         raise InputError(
             f"the training in {state.parent} is one of {steps} steps, not of {config.steps}: its learning rate falls "
@@ -253,10 +258,7 @@ def _loggers(directory: Path, launch: Launch) -> list[Logger]:
         CSVLogger(directory, name="", version="", flush_logs_every_n_steps=STEPS_PER_EPOCH),
     ]
     if launch.tensorboard:
-        try:
-            loggers.append(TensorBoardLogger(directory, name="", version="tensorboard"))
-        except ModuleNotFoundError as error:
-            raise InputError("TensorBoard is not installed: pip install 'ttt_kd_ros[training]'") from error
+        loggers.append(TensorBoardLogger(directory, name="", version="tensorboard"))
     return loggers
 
 
@@ -266,10 +268,9 @@ def mean_kd_cosine(network: Network, scans: Sequence[TrainingScan]) -> float:
     Of more than `SCANS_MEASURED` so many are taken, evenly spread.
     """
     paired = [scan for scan in scans if scan.pairs is not None]
-    chosen = np.linspace(0, len(paired) - 1, min(len(paired), SCANS_MEASURED)).round().astype(int)
     cosines = []
     with torch.no_grad():
-        for scan in (paired[place] for place in chosen):
+        for scan in spread(paired, SCANS_MEASURED):
             voxels = network.voxel_input(scan.points)
             _, features = network(voxels)
             targets = voxel_targets(cast(PointTargets, scan.pairs), voxels.grid.inverse)

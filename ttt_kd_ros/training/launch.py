@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -33,6 +34,11 @@ class Launch:
         Batches of each process that go into a step.
     tensorboard
         Write logs for TensorBoard too.
+
+    Raises
+    ------
+    InputError
+        If a value is out of range or TensorBoard is not installed.
     """
 
     accelerator: str = "auto"
@@ -47,6 +53,8 @@ class Launch:
             raise InputError("devices, nodes and accumulate must be at least 1")
         if self.precision not in PRECISIONS:
             raise InputError(f"precision '{self.precision}' is unknown; choose one of {', '.join(PRECISIONS)}")
+        if self.tensorboard and not any(map(find_spec, ("tensorboard", "tensorboardX"))):
+            raise InputError("TensorBoard is not installed: pip install 'ttt_kd_ros[training]'")
 
     @property
     def batches_per_step(self) -> int:

@@ -24,6 +24,7 @@ from ttt_kd_ros.training.spill import spill
 Progress = Callable[[Iterable[int], str], Iterable[int]]
 
 NO_LABELS = "none of the folders has labels, which the cross-entropy needs; add one that has"
+NOTHING_TO_MEASURE = "held-out folder '{}' has no scan with labels and pictures"
 _FIT_FRAMES = 24
 _FIT_FEATURES_PER_FRAME = 4000
 
@@ -105,6 +106,14 @@ def load_scans(
     return scans, reduction.cpu()
 
 
+def check_held_out(folders: Sequence[Folder]) -> None:
+    """Raise DataError if a folder has no labels or no pictures, before any scan is prepared."""
+    for folder in folders:
+        labelled = any(scene.label_map for scene in folder.scenes)
+        if not (labelled and any(folder.record(index).pictures for index in range(len(folder)))):
+            raise DataError(NOTHING_TO_MEASURE.format(folder.name))
+
+
 def held_out_scans(
     folders: Sequence[Folder],
     teacher: Teacher,
@@ -129,7 +138,7 @@ def held_out_scans(
         ]
         usable = [scan for scan in scans if scan.labelled and scan.pairs is not None]
         if not usable:
-            raise DataError(f"held-out folder '{folder.name}' has no scan with labels and pictures")
+            raise DataError(NOTHING_TO_MEASURE.format(folder.name))
         found += usable
     return found
 

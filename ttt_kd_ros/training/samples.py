@@ -45,6 +45,12 @@ class TrainingScan:
         return bool((self.labels != IGNORE_LABEL).any())
 
 
+def spread(scans: Sequence[TrainingScan], most: int) -> list[TrainingScan]:
+    """All scans, or of more than `most` so many, evenly spread."""
+    places = np.linspace(0, len(scans) - 1, min(len(scans), most)).round().astype(int)
+    return [scans[place] for place in places]
+
+
 def augment(scan: TrainingScan, settings: Augmentation, rng: np.random.Generator) -> TrainingScan:
     """Turn, mirror, tilt, scale, lift, jitter and thin out a scan."""
     tilt = np.radians(settings.tilt_deg)
