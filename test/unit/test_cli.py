@@ -117,6 +117,23 @@ def test_an_error_of_several_lines_is_printed_as_one(monkeypatch, capsys):
     assert error_line(capsys) == "ttt_kd: error: first second\n"
 
 
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("rosbags.rosbag2", "needs the package rosbags; pip install 'ttt_kd_ros[replay]'"),
+        ("lightning", "needs the package lightning; pip install 'ttt_kd_ros[training]'"),
+        ("rclpy", "needs the package rclpy; source the setup.bash of a ROS 2 installation"),
+    ],
+)
+def test_a_package_that_is_missing_is_one_line(name, message, monkeypatch, capsys):
+    def run(args):
+        raise ModuleNotFoundError(name=name)
+
+    monkeypatch.setattr(convert, "run", run)
+    assert main(["convert", "a", "b"]) == 2
+    assert message in error_line(capsys)
+
+
 def test_an_interruption_ends_with_130(monkeypatch):
     def run(args):
         raise KeyboardInterrupt
@@ -125,12 +142,13 @@ def test_an_interruption_ends_with_130(monkeypatch):
     assert main(["convert", "a", "b"]) == 130
 
 
-def test_a_fault_of_the_program_keeps_its_traceback(monkeypatch):
+@pytest.mark.parametrize("fault", [ZeroDivisionError(), ModuleNotFoundError(name="ttt_kd_ros.mistyped")])
+def test_a_fault_of_the_program_keeps_its_traceback(fault, monkeypatch):
     def run(args):
-        raise ZeroDivisionError
+        raise fault
 
     monkeypatch.setattr(convert, "run", run)
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(type(fault)):
         main(["convert", "a", "b"])
 
 

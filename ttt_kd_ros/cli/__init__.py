@@ -19,6 +19,15 @@ COMMANDS = ("demo", "simulate", "train", "fit", "evaluate", "benchmark", "conver
 USER_ERROR = 2
 INTERRUPTED = 130
 
+TO_INSTALL = {
+    "cv2": "pip install 'ttt_kd_ros[opencv]'",
+    "lightning": "pip install 'ttt_kd_ros[training]'",
+    "matplotlib": "pip install 'ttt_kd_ros[replay]'",
+    "rosbags": "pip install 'ttt_kd_ros[replay]'",
+    "rclpy": "source the setup.bash of a ROS 2 installation",
+}
+"""What brings a package that only some commands need."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the tool; returns the exit code: 0, 2 for what the user can mend, 130 when interrupted."""
@@ -26,10 +35,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return int(args.run(args))
     except (InputError, OSError) as error:
-        print(f"ttt_kd: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return USER_ERROR
+        message = str(error)
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in TO_INSTALL:
+            raise
+        message = f"this needs the package {package}; {TO_INSTALL[package]}"
     except KeyboardInterrupt:
         return INTERRUPTED
+    print(f"ttt_kd: error: {' '.join(message.split())}", file=sys.stderr)
+    return USER_ERROR
 
 
 def _parser() -> argparse.ArgumentParser:
