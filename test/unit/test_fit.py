@@ -94,6 +94,7 @@ def test_what_cannot_be_fitted_to_is_refused(network, frames):
         ({"passes": 0}, "passes is 0"),
         ({"min_agreement": 2}, "min_agreement is 2"),
         ({"adaptation": AdaptationSettings(mode="off")}, "adapts online"),
+        ({"adaptation": AdaptationSettings(steps=0)}, "steps is 0"),
         ({"adaptation": AdaptationSettings(scan_statistics=0.3)}, "statistics of training"),
     ],
 )
@@ -168,6 +169,11 @@ class TestCommand:
         segmenter = load_segmenter(fitted, settings=AdaptationSettings(steps=1))
         frame = open_folder(drive, segmenter.classes)[0]
         assert len(segmenter.segment(frame).labels) == len(frame.scan.points)
+
+    def test_trusts_scans_as_the_node_does(self, capsys):
+        with pytest.raises(SystemExit):
+            main(["fit", "--help"])
+        assert f"0 takes all (default: {AdaptationSettings().trust})" in " ".join(capsys.readouterr().out.split())
 
     def test_refuses_a_recording_without_pictures(self, checkpoint, tmp_path, capsys):
         drive = data_folders.semantickitti(tmp_path / "blind", pictures=0)

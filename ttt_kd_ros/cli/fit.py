@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ttt_kd_ros.adaptation.settings import AdaptationSettings
+
 if TYPE_CHECKING:
     from ttt_kd_ros.classes import ClassList
     from ttt_kd_ros.frame import Frame
@@ -34,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=int, default=-1, metavar="N", help="steps on a scan (default: the scope's)")
     parser.add_argument("--scope", default="all", metavar="NAME", help="weights that move (default: %(default)s)")
     parser.add_argument(
-        "--trust", type=float, default=0.8, metavar="X",
+        "--trust", type=float, default=AdaptationSettings.trust, metavar="X",
         help="leave out scans on which the network predicts the image features with less than this share of the cosine "
         "that it had in training; 0 takes all (default: %(default)s)",
     )  # fmt: skip
@@ -53,7 +55,6 @@ def run(args: argparse.Namespace) -> int:
     """Fit, write checkpoint and report, and print the report."""
     import torch
 
-    from ttt_kd_ros.adaptation.settings import AdaptationSettings
     from ttt_kd_ros.device import find_device
     from ttt_kd_ros.fit.change import measure_change
     from ttt_kd_ros.fit.history import Source, history

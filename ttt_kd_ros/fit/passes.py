@@ -48,6 +48,8 @@ class FitSettings:
             raise InputError(f"min_agreement is {self.min_agreement:g}; it is a share, 0 to 1")
         if self.adaptation.mode != "online":
             raise InputError(f"a fit adapts online, not {self.adaptation.mode}")
+        if not self.adaptation.resolved().steps:
+            raise InputError("a fit takes steps; steps is 0, at least one is needed, or -1 for the scope's own")
         if self.adaptation.scan_statistics:
             raise InputError("a fit keeps the statistics of training; set scan_statistics to 0")
         if self.adaptation.familiar:
