@@ -22,4 +22,4 @@ def test_a_bag_without_pairs_is_refused(tmp_path, capsys):
     assert main(["convert", str(folder), str(bag)]) == 0
     assert main(["fit", str(bag), "--checkpoint", str(checkpoint), "--out", str(out)]) == 2
     assert "none of the 3 scans has 100 points in a picture" in capsys.readouterr().err
-    assert not out.exists()
+    assert not list(out.iterdir())

@@ -312,6 +312,13 @@ class TestCommand:
         assert "rooms.safetensors does not predict road" in said
         assert "scores road, sidewalk, structure, vegetation, vehicle, the checkpoint predicts wall, floor" in said
 
+    def test_refuses_a_place_that_cannot_be_written_to_before_it_scores(self, checkpoint, loaded, tmp_path, capsys):
+        (tmp_path / "file").write_text("")
+        folder, out = data_folders.pandaset(tmp_path / "drive"), tmp_path / "file" / "out"
+        assert main(["evaluate", str(folder), "--checkpoint", str(checkpoint), "--out", str(out)]) == 2
+        assert "file/out'" in capsys.readouterr().err
+        assert not loaded
+
     def test_refuses_two_data_of_one_name(self, checkpoint, capsys):
         assert main(["evaluate", "a/drive", "b/drive", "--checkpoint", str(checkpoint)]) == 2
         assert "two of the data are called drive" in capsys.readouterr().err

@@ -179,4 +179,12 @@ class TestCommand:
         drive = data_folders.semantickitti(tmp_path / "blind", pictures=0)
         assert main(["fit", str(drive), "--checkpoint", str(checkpoint), "--out", str(tmp_path / "out")]) == 2
         assert "none of the 3 scans has 100 points in a picture" in capsys.readouterr().err
-        assert not (tmp_path / "out").exists()
+        assert not list((tmp_path / "out").iterdir())
+
+    def test_refuses_a_place_that_cannot_be_written_to_before_it_looks_at_the_recording(
+        self, checkpoint, tmp_path, capsys
+    ):
+        (tmp_path / "file").write_text("")
+        out = ["--checkpoint", str(checkpoint), "--out", str(tmp_path / "file" / "out")]
+        assert main(["fit", str(tmp_path / "nowhere"), *out]) == 2
+        assert "file/out'" in capsys.readouterr().err

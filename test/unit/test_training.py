@@ -287,6 +287,8 @@ class TestRun:
         blind = data_folders.semantickitti(tmp_path / "blind", pictures=0)
         assert main([*begin, "--held-out", str(blind)]) == 2
         assert "held-out folder 'blind' has no scan with labels and pictures" in capsys.readouterr().err
+        assert main([*begin[:-1], str(config / "out")]) == 2
+        assert "tiny.yaml/out'" in capsys.readouterr().err
         monkeypatch.setattr("ttt_kd_ros.training.launch.find_spec", lambda name: None)
         assert main([*begin, "--tensorboard"]) == 2
         assert "TensorBoard is not installed: pip install 'ttt_kd_ros[training]'" in capsys.readouterr().err

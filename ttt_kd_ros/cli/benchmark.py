@@ -53,6 +53,7 @@ def run(args: argparse.Namespace) -> int:
     from ttt_kd_ros.benchmark.plot import write_scaling
     from ttt_kd_ros.benchmark.report import machine_line, text
     from ttt_kd_ros.benchmark.run import benchmark
+    from ttt_kd_ros.cli.output import claim
     from ttt_kd_ros.data import open_folder
     from ttt_kd_ros.device import find_device, finished_at
     from ttt_kd_ros.errors import InputError
@@ -63,6 +64,8 @@ def run(args: argparse.Namespace) -> int:
 
     if min(args.frames, args.repeats, args.steps) < 1 or args.threads < 0:
         raise InputError("--frames, --repeats and --steps must be positive, --threads not negative")
+    if args.out:
+        claim(args.out)
     device = find_device(args.device)
     if args.cpu_time and device.type != "cpu":
         raise InputError("--cpu-time is what a CPU computes; leave it out or measure the device cpu")
@@ -90,7 +93,6 @@ def run(args: argparse.Namespace) -> int:
         )  # fmt: skip
         print(f"\n{text(results[-1])}", flush=True)
     if args.out:
-        args.out.mkdir(parents=True, exist_ok=True)
         content = {
             "machine": asdict(machine),
             "sparse_backend": used,

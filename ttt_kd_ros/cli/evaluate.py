@@ -64,6 +64,7 @@ def run(args: argparse.Namespace) -> int:
     """Score, keep the rows as soon as they are there, and print the tables."""
     from tqdm import tqdm
 
+    from ttt_kd_ros.cli.output import claim
     from ttt_kd_ros.evaluation import campaign
     from ttt_kd_ros.evaluation.plots import write_plots
     from ttt_kd_ros.evaluation.protocol import load_protocol, narrowed
@@ -73,6 +74,8 @@ def run(args: argparse.Namespace) -> int:
     from ttt_kd_ros.segmenter import load_segmenter
 
     protocol = narrowed(load_protocol(args.protocol), args.methods, args.steps)
+    if args.out:
+        claim(args.out)
     if protocol.pairs:
         return _run_pairs(args, protocol)
     checkpoints = [*args.checkpoint, *args.source_only]
@@ -126,7 +129,6 @@ def _run_pairs(args: argparse.Namespace, protocol: Protocol) -> int:
     text = paper_table(protocol, scores)
     print(text)
     if args.out:
-        args.out.mkdir(parents=True, exist_ok=True)
         (args.out / "table.md").write_text(text + "\n")
         content = {"protocol": protocol.to_dict(), "cells": [found.to_dict() for found in scores]}
         (args.out / "result.json").write_text(json.dumps(content, indent=1) + "\n")

@@ -55,6 +55,7 @@ def run(args: argparse.Namespace) -> int:
     """Fit, write checkpoint and report, and print the report."""
     import torch
 
+    from ttt_kd_ros.cli.output import claim
     from ttt_kd_ros.device import find_device
     from ttt_kd_ros.fit.change import measure_change
     from ttt_kd_ros.fit.history import Source, history
@@ -62,6 +63,7 @@ def run(args: argparse.Namespace) -> int:
     from ttt_kd_ros.fit.report import text, write_report
     from ttt_kd_ros.model.checkpoint import file_sha256, load_checkpoint, save_checkpoint
     from ttt_kd_ros.model.sparse_backend import use_sparse_backend
+    from ttt_kd_ros.plotting import pyplot
     from ttt_kd_ros.share import embedded_checkpoint
     from ttt_kd_ros.teacher.cache import CachedTeacher
     from ttt_kd_ros.teacher.load import load_teacher
@@ -76,6 +78,8 @@ def run(args: argparse.Namespace) -> int:
         torch.set_num_threads(args.threads)
     path = args.checkpoint or embedded_checkpoint()
     network, manifest = load_checkpoint(path)
+    claim(args.out)
+    pyplot()  # draws in the end; is it installed?
     spec = manifest.network.teacher
     frames, data_sha256 = _open(args.data, path, network.config.classes)
     teacher = load_teacher(args.teacher or spec.source, long_side=spec.long_side, device=device)

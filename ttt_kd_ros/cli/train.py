@@ -72,6 +72,7 @@ def run(args: argparse.Namespace) -> int:
 
     import torch
 
+    from ttt_kd_ros.cli.output import claim
     from ttt_kd_ros.data import open_folder
     from ttt_kd_ros.model.checkpoint import save_checkpoint
     from ttt_kd_ros.model.network import Network, NetworkConfig, TeacherSpec
@@ -95,6 +96,8 @@ def run(args: argparse.Namespace) -> int:
     folders = [open_folder(folder, config.classes) for folder in args.folders]
     held_out_folders = [open_folder(folder, config.classes) for folder in args.held_out]
     check_held_out(held_out_folders)
+    if args.out:
+        claim(args.out)
     launch = Launch("auto", args.devices, args.nodes, args.precision, args.accumulate, args.tensorboard)
     device = launch.teacher_device
     teacher = load_teacher(args.teacher, long_side=args.long_side, device=device)

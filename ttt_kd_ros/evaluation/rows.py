@@ -82,8 +82,7 @@ def _in_tables(row: Row) -> tuple[str, str, str, int]:
 
 
 def write_rows(directory: Path, protocol: Protocol, rows: Sequence[Row]) -> None:
-    """Write ``result.json``, complete or not at all."""
-    directory.mkdir(parents=True, exist_ok=True)
+    """Write ``result.json`` to an existing directory, complete or not at all."""
     unfinished = directory / (RESULT + ".part")
     content = {"protocol": protocol.to_dict(), "rows": [row.to_dict() for row in rows]}
     unfinished.write_text(json.dumps(content, indent=1) + "\n")
