@@ -294,6 +294,13 @@ def test_a_loop_raises_a_lookup_exception(buffer, moment):
         buffer.lookup_transform("camera", "c", moment)
 
 
+@pytest.mark.parametrize("length", [0.5, 0.99, 1.2])
+def test_a_quaternion_of_another_length_is_its_rotation(buffer, rng, length):
+    T = random_pose(rng)
+    buffer.set_transform_static(stamped("base", "lidar", T, sign=length), "test")
+    np.testing.assert_allclose(matrix(buffer.lookup_transform("base", "lidar", LATEST)), T, atol=1e-12)
+
+
 @pytest.mark.parametrize("spoil", ["nan", "zero quaternion", "same frame", "no parent", "no child"])
 def test_a_transform_that_cannot_be_is_not_stored(buffer, spoil):
     message = stamped("base", "lidar", shift(1))
