@@ -86,7 +86,10 @@ def load_classes(name: str | Path) -> ClassList:
         If it does not exist or is malformed.
     """
     path = config_file("classes", name)
-    return ClassList.from_dict(yaml.safe_load(path.read_text()))
+    try:
+        return ClassList.from_dict(yaml.safe_load(path.read_text()))
+    except (ValueError, yaml.YAMLError) as error:
+        raise InputError(f"{path} is no class list: {error}") from error
 
 
 def load_label_map(name: str | Path, classes: ClassList) -> NDArray[np.uint8]:

@@ -160,12 +160,6 @@ def test_scaling_is_drawn(tmp_path):
     assert (width, height) == (720, 540)
 
 
-@pytest.mark.parametrize("option", [["--frames", "0"], ["--repeats", "0"], ["--steps", "0"], ["--threads", "-1"]])
-def test_numbers_that_cannot_be_used_are_one_line(tmp_path, option, capsys):
-    assert main(["benchmark", str(tmp_path), *option]) == 2
-    assert "must be positive" in capsys.readouterr().err
-
-
 def test_backends_are_compared_with_the_naive_way_and_with_exact_results(network, street_points):
     network.requires_grad_(False)
     found = compare_backends(network, [street_points], SETTINGS, MACHINE, 1, time.perf_counter, counts=(500, 1000))

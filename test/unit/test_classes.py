@@ -38,6 +38,14 @@ def test_a_class_list_that_cannot_be_used_is_refused(change):
         ClassList.from_dict(TWO | change)
 
 
+@pytest.mark.parametrize("text", ["", "[1, 2]", "a: [", "{name: a, classes: [{name: b, color: red}]}", "\x00"])
+def test_a_file_that_is_no_class_list_is_refused(text, tmp_path):
+    path = tmp_path / "list.yaml"
+    path.write_text(text)
+    with pytest.raises(InputError, match=r"list\.yaml is no class list"):
+        load_classes(path)
+
+
 def test_a_class_list_that_is_not_installed_is_refused_with_those_that_are():
     with pytest.raises(InputError, match=r"'street7' is neither .* has .*street6"):
         load_classes("street7")

@@ -108,6 +108,25 @@ def test_an_unknown_option_is_refused_with_the_usage(capsys):
     assert "--speed" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (["benchmark", "folder", "--frames", "0"], "--frames: '0' is no whole number of at least 1"),
+        (["benchmark", "folder", "--threads", "-1"], "--threads: '-1' is no whole number of at least 0"),
+        (["fit", "folder", "--out", "x", "--threads", "-1"], "--threads: '-1' is no whole number of at least 0"),
+        (["evaluate", "folder", "--checkpoint", "x", "--threads", "two"], "--threads: 'two' is no whole number"),
+        (["train", "folder", "--measure", "0"], "--measure: '0' is no whole number of at least 1"),
+        (["train", "folder", "--out", "x", "--cache-gb", "nan"], "--cache-gb: 'nan' is no finite number"),
+        (["simulate", "folder", "--interval", "inf"], "--interval: 'inf' is no finite number of at least 0"),
+    ],
+)
+def test_numbers_that_cannot_be_used_are_refused_with_the_usage(command, message, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(command)
+    assert stop.value.code == 2
+    assert message in capsys.readouterr().err
+
+
 def test_an_error_of_several_lines_is_printed_as_one(monkeypatch, capsys):
     def run(args):
         raise InputError("first\n  second")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from ttt_kd_ros.cli.arguments import count, positive
+
 HELP = "time each stage on data folders, beside slower ways and the machine's limits"
 EPILOG = """
 Each stage takes turns with the others on the same frames; the table gives median and quartiles, and the time that the
@@ -19,12 +21,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the subcommand."""
     parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="data folder")
     parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="network (default: the package's own)")
-    parser.add_argument("--frames", type=int, default=3, metavar="N", help="frames of each folder (default: 3)")
-    parser.add_argument("--repeats", type=int, default=5, metavar="N", help="runs on each frame (default: 5)")
-    parser.add_argument("--steps", type=int, default=10, metavar="N", help="gradient steps on each scan (default: 10)")
+    parser.add_argument("--frames", type=positive, default=3, metavar="N", help="frames of each folder (default: 3)")
+    parser.add_argument("--repeats", type=positive, default=5, metavar="N", help="runs on each frame (default: 5)")
+    parser.add_argument(
+        "--steps", type=positive, default=10, metavar="N", help="gradient steps on each scan (default: 10)"
+    )
     parser.add_argument("--scope", default="all", metavar="NAME", help="weights that the steps move (default: all)")
     parser.add_argument("--device", default="cpu", metavar="NAME", help="cpu, cuda or cuda:<index> (default: cpu)")
-    parser.add_argument("--threads", type=int, default=0, metavar="N", help="CPU threads (default: torch's choice)")
+    parser.add_argument("--threads", type=count, default=0, metavar="N", help="CPU threads (default: torch's choice)")
     parser.add_argument(
         "--cpu-time",
         action="store_true",
@@ -62,8 +66,6 @@ def run(args: argparse.Namespace) -> int:
     from ttt_kd_ros.share import embedded_checkpoint
     from ttt_kd_ros.teacher.load import load_teacher
 
-    if min(args.frames, args.repeats, args.steps) < 1 or args.threads < 0:
-        raise InputError("--frames, --repeats and --steps must be positive, --threads not negative")
     if args.out:
         claim(args.out)
     device = find_device(args.device)

@@ -10,6 +10,8 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ttt_kd_ros.cli.arguments import count
+
 if TYPE_CHECKING:
     from ttt_kd_ros.classes import ClassList
     from ttt_kd_ros.evaluation.campaign import Data
@@ -56,7 +58,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", nargs="+", type=int, metavar="N", help="steps on a scan (default: the protocol's)")
     parser.add_argument("--stream", action="store_true", help="the data are one stream, in the order given")
     parser.add_argument("--spinning-only", action="store_true", help="leave out sensors that do not spin (PandaSet)")
-    parser.add_argument("--threads", type=int, default=0, metavar="N", help="CPU threads (default: one for each core)")
+    parser.add_argument(
+        "--threads", type=count, default=0, metavar="N", help="CPU threads (default: one for each core)"
+    )
     parser.add_argument("--out", type=Path, metavar="DIR", help="write scores, tables and plots")
 
 

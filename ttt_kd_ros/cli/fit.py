@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ttt_kd_ros.adaptation.settings import AdaptationSettings
+from ttt_kd_ros.cli.arguments import amount, count
 
 if TYPE_CHECKING:
     from ttt_kd_ros.classes import ClassList
@@ -46,9 +47,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--teacher", default="", metavar="SPEC", help="image model to load (default: as trained)")
     parser.add_argument("--cache", type=Path, metavar="DIR", help="keep the image model's features from pass to pass")
-    parser.add_argument("--cache-gb", type=float, default=20.0, metavar="X", help="size of the cache (default: 20)")
+    parser.add_argument("--cache-gb", type=amount, default=20.0, metavar="X", help="size of the cache (default: 20)")
     parser.add_argument("--device", default="cpu", help="torch device (default: %(default)s)")
-    parser.add_argument("--threads", type=int, default=0, metavar="N", help="CPU threads (default: torch's choice)")
+    parser.add_argument("--threads", type=count, default=0, metavar="N", help="CPU threads (default: torch's choice)")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -6,6 +6,8 @@ import argparse
 from collections.abc import Iterable
 from pathlib import Path
 
+from ttt_kd_ros.cli.arguments import amount
+
 HELP = "simulate a drive with LiDAR and cameras"
 
 EPILOG = """\
@@ -26,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="another seed, another drive (default: 0)")
     parser.add_argument("--frames", type=int, default=40, metavar="N", help="number of scans (default: %(default)s)")
     parser.add_argument(
-        "--interval", type=float, metavar="S", help="time between two scans (default: one turn of the LiDAR)"
+        "--interval", type=amount, metavar="S", help="time between two scans (default: one turn of the LiDAR)"
     )
     parser.add_argument(
         "--cameras",

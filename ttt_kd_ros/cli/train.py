@@ -8,6 +8,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from ttt_kd_ros.cli.arguments import amount, count, positive
+
 HELP = "train a network on labelled and paired scans"
 EPILOG = """
 A folder with labels teaches ρ_Y, one with pictures ρ_2D, one with both does both; at least one of each is needed.
@@ -29,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     purpose = parser.add_mutually_exclusive_group(required=True)
     purpose.add_argument("--out", type=Path, metavar="DIR", help="directory for the model and its state")
     purpose.add_argument(
-        "--measure", type=int, metavar="N",
+        "--measure", type=positive, metavar="N",
         help="train N steps, say how fast they were and how long all would take, and write nothing",
     )  # fmt: skip
     parser.add_argument(
@@ -43,16 +45,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--long-side",
-        type=int,
+        type=count,
         metavar="PX",
         help="long side of the pictures that the teacher gets; 0: as they are (default: the teacher's own)",
     )
     parser.add_argument("--steps", type=int, metavar="N", help="optimizer steps (default: the configuration's)")
     parser.add_argument(
-        "--kd-weight", type=float, metavar="X",
+        "--kd-weight", type=amount, metavar="X",
         help="weight of the distillation loss; 0 trains a source-only network (default: the configuration's)",
     )  # fmt: skip
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of weights and batches (default: 0)")
+    parser.add_argument("--seed", type=count, default=0, metavar="N", help="seed of weights and batches (default: 0)")
     parser.add_argument("--resume", action="store_true", help="go on from DIR/last.ckpt")
     parser.add_argument("--devices", type=int, default=1, metavar="N", help="GPUs of each node (default: 1)")
     parser.add_argument("--nodes", type=int, default=1, metavar="N", help="machines (default: 1)")
@@ -63,7 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tensorboard", action="store_true", help="write logs for TensorBoard to DIR/tensorboard")
     parser.add_argument("--cache", type=Path, metavar="DIR", help="keep the teacher's features on disk")
     parser.add_argument("--spill", type=Path, metavar="DIR", help="keep the scans in files there, not in memory")
-    parser.add_argument("--cache-gb", type=float, default=20.0, metavar="X", help="size of the cache (default: 20)")
+    parser.add_argument("--cache-gb", type=amount, default=20.0, metavar="X", help="size of the cache (default: 20)")
 
 
 def run(args: argparse.Namespace) -> int:
