@@ -17,6 +17,7 @@ from ttt_kd_ros.cli import main
 from ttt_kd_ros.errors import CheckpointError, InputError
 from ttt_kd_ros.evaluation.campaign import Data, missing, run, without_stale
 from ttt_kd_ros.evaluation.evaluate import Stream, evaluate, points_in_view, source_labels
+from ttt_kd_ros.evaluation.paper_table import paper_table
 from ttt_kd_ros.evaluation.plots import write_plots
 from ttt_kd_ros.evaluation.protocol import Method, Pair, Protocol, load_protocol, narrowed
 from ttt_kd_ros.evaluation.rows import read_rows, with_new, write_rows
@@ -338,10 +339,10 @@ class TestProtocols:
         assert (protocol.methods, protocol.steps) == ((OFF,), (3, 4))
 
     def test_at_other_numbers_of_steps_have_no_figures_of_the_paper_for_them(self):
-        pair = Pair("A", "B", {"off": 50.0, "online": 60.0})
+        pair = Pair("A", "B", {"off": 50.0, "online": 60.0}, (100,))
         protocol = Protocol((OFF, ONLINE), steps=(100,), pairs=(pair,))
-        assert narrowed(protocol, None, [25]).pairs[0].paper == {"off": 50.0}
-        assert narrowed(protocol, None, [100]).pairs == protocol.pairs
+        assert paper_table(narrowed(protocol, None, [25]), []).endswith("| – (50.0) | – |")
+        assert paper_table(narrowed(protocol, None, [25, 100]), []).endswith("| – (50.0) | – | – (60.0) |")
 
     def test_with_an_unknown_method_are_refused(self):
         with pytest.raises(InputError, match="no method tent, only off, online"):

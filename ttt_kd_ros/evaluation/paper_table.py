@@ -34,4 +34,5 @@ def _cell(pair: Pair, method: Method, steps: int, scores: Sequence[Score]) -> st
         if (score.cell.pair, score.cell.method.name, score.cell.steps) == (pair, method.name, steps)
     ]
     ours = f"{100 * found[0]:.1f}" if found and not np.isnan(found[0]) else "–"
-    return f"{ours} ({pair.paper[method.name]:.1f})" if method.name in pair.paper else ours
+    figure = pair.figure(method, steps)
+    return ours if figure is None else f"{ours} ({figure:.1f})"

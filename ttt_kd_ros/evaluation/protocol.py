@@ -35,11 +35,18 @@ class Pair:
         Test set and the words that choose its scenes, as ``ScanNet@val``.
     paper
         The paper's mIoU [%] of each method, as far as it has one.
+    steps
+        Numbers of steps that these are of where a method leaves them open.
     """
 
     train: str
     test: str
     paper: Mapping[str, float] = field(default_factory=dict)
+    steps: tuple[int, ...] = ()
+
+    def figure(self, method: Method, steps: int) -> float | None:
+        """The paper's mIoU [%] of a method at a number of steps; None where it has none."""
+        return self.paper.get(method.name) if steps in (0, method.settings.steps, *self.steps) else None
 
     @property
     def test_set(self) -> str:
@@ -143,7 +150,7 @@ def load_protocol(name: str | Path) -> Protocol:
         values: dict[str, Any] = dict(yaml.safe_load(path.read_text()))
         methods = tuple(_method(name, given) for name, given in dict(values.pop("methods")).items())
         steps, classes = tuple(values.pop("steps", (10,))), tuple(values.pop("classes", ()))
-        pairs = tuple(Pair(**pair) for pair in values.pop("pairs", ()))
+        pairs = tuple(Pair(**pair, steps=steps) for pair in values.pop("pairs", ()))
         return Protocol(methods, steps, classes=classes, pairs=pairs, **values)
     except (InputError, TypeError, ValueError, KeyError, AttributeError, yaml.YAMLError) as error:
         raise InputError(f"{path}: {error}") from error
@@ -151,8 +158,6 @@ def load_protocol(name: str | Path) -> Protocol:
 
 def narrowed(protocol: Protocol, methods: Sequence[str] | None, steps: Sequence[int] | None) -> Protocol:
     """Some methods of a protocol, at other numbers of steps; None keeps the protocol's.
-
-    At other numbers of steps than the protocol's, the paper's figures are left out where they are of these.
 
     Raises
     ------
@@ -164,12 +169,7 @@ def narrowed(protocol: Protocol, methods: Sequence[str] | None, steps: Sequence[
     if unknown:
         raise InputError(f"the protocol has no method {', '.join(sorted(unknown))}, only {', '.join(known)}")
     chosen = tuple(known[name] for name in methods) if methods else protocol.methods
-    if steps and tuple(steps) != protocol.steps:
-        counts = replace(protocol, steps=tuple(steps)).counts
-        fixed = {method.name for method in protocol.methods if counts(method) == protocol.counts(method)}
-        pairs = [replace(p, paper={name: p.paper[name] for name in p.paper if name in fixed}) for p in protocol.pairs]
-        protocol = replace(protocol, steps=tuple(steps), pairs=tuple(pairs))
-    return replace(protocol, methods=chosen)
+    return replace(protocol, methods=chosen, steps=tuple(steps) if steps else protocol.steps)
 
 
 def _method(name: str, given: Mapping[str, Any] | None) -> Method:

@@ -52,10 +52,11 @@ class Score:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON, None for NaN."""
-        pair, method = self.cell.pair, self.cell.method.name
+        pair, method, steps = self.cell.pair, self.cell.method, self.cell.steps
         scores = {"miou": self.miou, "iou": dict(zip(self.classes, iou(self.matrix).tolist(), strict=True))}
-        what = {"train": pair.train, "test": pair.test, "method": method, "steps": self.cell.steps}
-        known = {"paper": pair.paper.get(method), "checkpoint": str(self.cell.checkpoint), "data": self.cell.data}
+        what = {"train": pair.train, "test": pair.test, "method": method.name, "steps": steps}
+        paper = pair.figure(method, steps)
+        known = {"paper": paper, "checkpoint": str(self.cell.checkpoint), "data": self.cell.data}
         return {**what, **known, **{k: without_nan(v) for k, v in scores.items()}, "confusion": self.matrix.tolist()}
 
 
