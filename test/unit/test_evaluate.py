@@ -14,6 +14,7 @@ from stripes import StripesTeacher, camera_view
 from ttt_kd_ros.adaptation.settings import AdaptationSettings
 from ttt_kd_ros.classes import load_classes
 from ttt_kd_ros.cli import main
+from ttt_kd_ros.device import find_device
 from ttt_kd_ros.errors import CheckpointError, InputError
 from ttt_kd_ros.evaluation.campaign import Data, missing, run, without_stale
 from ttt_kd_ros.evaluation.evaluate import Stream, evaluate, points_in_view, source_labels
@@ -259,7 +260,8 @@ class TestCommand:
         """Checkpoints in the order in which they are loaded, with an image model that needs no weights."""
         loaded = []
 
-        def load(path, threads):
+        def load(path, device, threads):
+            find_device(device)
             loaded.append(path)
             return Segmenter(load_checkpoint(path)[0], StripesTeacher())
 
@@ -319,6 +321,11 @@ class TestCommand:
         assert main(["evaluate", str(folder), "--checkpoint", str(checkpoint), "--out", str(out)]) == 2
         assert "file/out'" in capsys.readouterr().err
         assert not loaded
+
+    def test_refuses_a_device_that_there_is_not(self, checkpoint, tmp_path, capsys):
+        folder = data_folders.pandaset(tmp_path / "drive")
+        assert main(["evaluate", str(folder), "--checkpoint", str(checkpoint), "--device", "gpu"]) == 2
+        assert "device 'gpu' is unknown" in capsys.readouterr().err
 
     def test_refuses_two_data_of_one_name(self, checkpoint, capsys):
         assert main(["evaluate", "a/drive", "b/drive", "--checkpoint", str(checkpoint)]) == 2

@@ -59,6 +59,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--stream", action="store_true", help="the data are one stream, in the order given")
     parser.add_argument("--spinning-only", action="store_true", help="leave out sensors that do not spin (PandaSet)")
     parser.add_argument(
+        "--device", metavar="NAME", help="cpu, cuda or cuda:<index> (default: cpu; for a table the GPUs that there are)"
+    )
+    parser.add_argument(
         "--threads", type=count, default=0, metavar="N", help="CPU threads (default: one for each core)"
     )
     parser.add_argument("--out", type=Path, metavar="DIR", help="write scores, tables and plots")
@@ -87,8 +90,9 @@ def run(args: argparse.Namespace) -> int:
         protocol.check_classes(path, load_manifest(path).network.classes)
     rows = campaign.without_stale(read_rows(args.out, protocol), checkpoints) if args.out else []
     units = campaign.missing(args.checkpoint, args.source_only, _data(args), protocol, rows)
+    load = partial(load_segmenter, device=args.device or "cpu", threads=args.threads)
     with tqdm(total=len(units), leave=False) as bar:
-        for found in campaign.run(units, protocol, lambda path: load_segmenter(path, threads=args.threads)):
+        for found in campaign.run(units, protocol, load):
             rows = with_new(rows, found)
             bar.set_description(f"{found[-1].method} on {found[-1].data}")
             bar.update()
@@ -123,7 +127,7 @@ def _run_pairs(args: argparse.Namespace, protocol: Protocol) -> int:
     with joined() as ranks:
 
         def load(path: Path) -> Segmenter:
-            return load_segmenter(path, device=ranks.device, threads=args.threads or 1)
+            return load_segmenter(path, device=args.device or ranks.device, threads=args.threads or 1)
 
         bar = partial(tqdm, leave=False, disable=ranks.rank > 0)
         kept = Kept(args.out / "parts" if args.out else None)
