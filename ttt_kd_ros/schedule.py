@@ -175,31 +175,12 @@ class ScheduledSegmenter:
         self._start = Start(self._starts, settings, self._segmenter.weights())
 
 
-def load_scheduled(
-    checkpoint: str | Path = "",
-    *,
-    settings: AdaptationSettings = AdaptationSettings(),
-    teacher: str = "",
-    device: str = "cpu",
-    threads: int = 0,
-    sparse_backend: str = "auto",
-    float32_matmul_precision: str = "highest",
-    teacher_backend: str = "torch",
-) -> ScheduledSegmenter:
+def load_scheduled(*, settings: AdaptationSettings = AdaptationSettings(), **how: Any) -> ScheduledSegmenter:
     """Load a segmenter of a stream of scans; the parameters are those of `load_segmenter`.
 
     With a deadline for scans that are adapted to before they are labelled, it is warmed up (`warm_up`).
     """
-    how = {
-        "checkpoint": checkpoint,
-        "teacher": teacher,
-        "device": device,
-        "threads": threads,
-        "sparse_backend": sparse_backend,
-        "float32_matmul_precision": float32_matmul_precision,
-        "teacher_backend": teacher_backend,
-    }
-    segmenter = load_segmenter(settings=settings, **how)  # type: ignore[arg-type]
+    segmenter = load_segmenter(settings=settings, **how)
     if settings.deadline_ms and not settings.in_background:
         warm_up(segmenter)
     return ScheduledSegmenter(segmenter, how)

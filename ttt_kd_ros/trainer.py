@@ -22,7 +22,7 @@ def main() -> None:
 
 def _serve(connection: Connection) -> None:
     how = connection.recv()
-    threads = how["threads"] or os.cpu_count() or 1
+    threads = how.get("threads") or os.cpu_count() or 1
     segmenter = load_segmenter(**how | {"threads": max(1, threads // 2)})
     freeze_memory()
     number = 0
