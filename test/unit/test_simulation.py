@@ -437,6 +437,18 @@ def test_the_command_refuses_what_it_cannot_simulate(tmp_path, capsys, options, 
     assert not (tmp_path / "drive").exists()
 
 
+@pytest.mark.parametrize(
+    ("classes", "message"), [("street7", "'street7' is neither"), ("scannet20", "no map to the class list 'scannet20'")]
+)
+def test_the_command_refuses_classes_of_a_bag_before_it_simulates(tmp_path, capsys, monkeypatch, classes, message):
+    def unasked(*_):
+        raise AssertionError("a drive was simulated")
+
+    monkeypatch.setattr("ttt_kd_ros.data.simulation.drive.write_folder", unasked)
+    assert main(["simulate", str(tmp_path / "bag"), "--bag", "--classes", classes, *TINY]) == 2
+    assert message in capsys.readouterr().err
+
+
 def test_without_embreex_the_command_says_what_to_install(tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "embreex.mesh_construction", None)
     for module in ("drive", "world"):

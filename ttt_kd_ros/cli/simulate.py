@@ -5,8 +5,12 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ttt_kd_ros.cli.arguments import amount
+
+if TYPE_CHECKING:
+    from ttt_kd_ros.data.simulation.drive import Drive
 
 HELP = "simulate a drive with LiDAR and cameras"
 
@@ -50,7 +54,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Simulate and say what was written."""
-    import tempfile
     from dataclasses import replace
 
     from ttt_kd_ros.data.simulation.domains import find_camera, find_domain
@@ -66,10 +69,7 @@ def run(args: argparse.Namespace) -> int:
     drive = Drive(domain, args.seed, args.frames, tuple(cameras), args.interval)
     require_unused(args.out)
     if args.bag:
-        with tempfile.TemporaryDirectory() as temporary:
-            folder = Path(temporary) / "drive"
-            write_folder(drive, folder, progress)
-            _convert(folder, args.out, args.classes)
+        _write_bag(drive, args.out, args.classes)
     else:
         write_folder(drive, args.out, progress)
     names = ", ".join(args.cameras) or "none"
@@ -77,12 +77,21 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _convert(folder: Path, bag: Path, classes: str) -> None:
-    from ttt_kd_ros.classes import load_classes
+def _write_bag(drive: Drive, bag: Path, classes: str) -> None:
+    from tempfile import TemporaryDirectory
+
+    from ttt_kd_ros.classes import load_classes, load_label_map
     from ttt_kd_ros.data import open_folder
+    from ttt_kd_ros.data.simulated import Simulated
+    from ttt_kd_ros.data.simulation.drive import write_folder
     from ttt_kd_ros.replay.convert import convert
 
-    convert(open_folder(folder, load_classes(classes)), bag)
+    known = load_classes(classes)
+    load_label_map(Simulated.label_map, known)  # is there one?
+    with TemporaryDirectory() as temporary:
+        folder = Path(temporary) / "drive"
+        write_folder(drive, folder, progress)
+        convert(open_folder(folder, known), bag)
 
 
 def _size(text: str) -> tuple[int, int]:
