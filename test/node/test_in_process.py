@@ -11,6 +11,7 @@ import data_folders
 import numpy as np
 import pytest
 import torch
+from tiny import UNET
 
 from ttt_kd_ros.classes import load_classes
 from ttt_kd_ros.cli import main
@@ -18,7 +19,6 @@ from ttt_kd_ros.data import open_folder
 from ttt_kd_ros.errors import InputError
 from ttt_kd_ros.model.checkpoint import save_checkpoint
 from ttt_kd_ros.model.network import Network, NetworkConfig, TeacherSpec
-from ttt_kd_ros.model.unet import UNetConfig
 from ttt_kd_ros.replay import in_process
 from ttt_kd_ros.replay.bag import BagWriter, bag_sha256, open_bag, read
 from ttt_kd_ros.replay.compare import compare, describe
@@ -46,7 +46,7 @@ def checkpoint(tmp_path_factory):
     pytest.importorskip("efficientnet_lite_pytorch", reason="needs the extra `efficientnet`")
     torch.manual_seed(0)
     teacher = TeacherSpec("efficientnet-lite0", "efficientnet-lite0", 64, 472)
-    network = Network(NetworkConfig(CLASSES, teacher, 0.5, 8, UNetConfig(8, 3, (8, 12), (12, 8), (1, 1), (1, 1))))
+    network = Network(NetworkConfig(CLASSES, teacher, 0.5, 8, UNET))
     path = tmp_path_factory.mktemp("checkpoint") / "model.safetensors"
     save_checkpoint(path, network, {})
     return str(path)

@@ -26,13 +26,13 @@ from scene import (
     transform,
     unpacked,
 )
+from tiny import UNET
 
 from ttt_kd_ros.adaptation.settings import AdaptationSettings
 from ttt_kd_ros.classes import load_classes
 from ttt_kd_ros.frame import Frame, Scan
 from ttt_kd_ros.model.checkpoint import save_checkpoint
 from ttt_kd_ros.model.network import Network, NetworkConfig, TeacherSpec
-from ttt_kd_ros.model.unet import UNetConfig
 from ttt_kd_ros.segmenter import load_segmenter
 
 ROOT = Path(__file__).parents[2]
@@ -75,8 +75,7 @@ Start = Callable[..., subprocess.Popen[str]]
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
     torch.manual_seed(0)
-    unet = UNetConfig(8, 3, (8, 12), (12, 8), (1, 1), (1, 1))
-    network = Network(NetworkConfig(load_classes("street6"), TeacherSpec("none", "none", 0, 6), 0.5, 4, unet))
+    network = Network(NetworkConfig(load_classes("street6"), TeacherSpec("none", "none", 0, 6), 0.5, 4, UNET))
     path = tmp_path_factory.mktemp("checkpoint") / "tiny.safetensors"
     save_checkpoint(path, network.eval(), {})
     return path

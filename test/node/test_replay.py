@@ -18,6 +18,7 @@ import torch
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.serialization import serialize_message
 from rosbags.highlevel import AnyReader
+from tiny import UNET
 
 from ttt_kd_ros.classes import load_classes
 from ttt_kd_ros.data import open_folder
@@ -25,7 +26,6 @@ from ttt_kd_ros.errors import DataError, InputError
 from ttt_kd_ros.evaluation.metrics import confusion, iou, mean_iou
 from ttt_kd_ros.model.checkpoint import save_checkpoint
 from ttt_kd_ros.model.network import Network, NetworkConfig, TeacherSpec
-from ttt_kd_ros.model.unet import UNetConfig
 from ttt_kd_ros.replay import session
 from ttt_kd_ros.replay.bag import bag_sha256
 from ttt_kd_ros.replay.convert import convert
@@ -112,9 +112,8 @@ except (KeyboardInterrupt, ExternalShutdownException):
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
     """Random weights: enough for a node to run with adaptation off."""
-    unet = UNetConfig(8, 3, (8, 12), (12, 8), (1, 1), (1, 1))
     torch.manual_seed(0)
-    network = Network(NetworkConfig(CLASSES, TeacherSpec("none", "none", 0, 6), 0.5, 4, unet))
+    network = Network(NetworkConfig(CLASSES, TeacherSpec("none", "none", 0, 6), 0.5, 4, UNET))
     path = tmp_path_factory.mktemp("checkpoint") / "model.safetensors"
     save_checkpoint(path, network, {})
     return str(path)
