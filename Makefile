@@ -65,7 +65,7 @@ model: setup ## Train models/street6.safetensors again, on simulated drives
 	for seed in $$(seq 0 39); do \
 		$(BIN)/ttt_kd simulate $(DRIVES)/source_$$seed --seed $$seed --frames 5 --interval 2 || exit 1; \
 	done
-	$(BIN)/ttt_kd train $(DRIVES)/source_* --config simulated --seed 0 --out $(VENV)/model
+	$(BIN)/ttt_kd train $(DRIVES)/source_? $(DRIVES)/source_?? --config simulated --seed 0 --out $(VENV)/model
 	mkdir -p models && cp $(VENV)/model/model.safetensors models/street6.safetensors
 
 domains: setup ## Train on the simulator's domain `source` and score every domain: source-only, joint, adapted; SEEDS="0 1 2" STEPS=800 SCANS=20

@@ -17,7 +17,7 @@ def test_it_is_used_where_no_checkpoint_is_named():
 
 def test_it_was_trained_on_simulated_drives_of_the_source_domain_alone():
     training = load_manifest(embedded_checkpoint()).training
-    assert training["folders"] == [f"source_{seed}" for seed in sorted(range(40), key=str)]
+    assert training["folders"] == [f"source_{seed}" for seed in range(40)]
     assert training["kd_cosine"] > 0.5
 
 
