@@ -46,6 +46,14 @@ def test_the_convolution_equals_the_sum_over_all_pairs_of_points():
         torch.testing.assert_close(convolution(features, pyramid.neighbourhoods[0]), expected)
 
 
+def test_a_neighbour_at_a_kernel_point_has_its_whole_influence_there():
+    """Squared distances from products would round it off, on GPUs in TF32 by much."""
+    grid = voxelise(points := 300.5 + 1.5 * kernel_points(), 1.0)
+    collected = build_point_pyramid(grid.keys, grid.mean(points), 1, 1.5).neighbourhoods[0].product(torch.eye(15))
+    of_centre = collected.view(15, 15, 15)[grid.inverse[0], torch.arange(15), grid.inverse]
+    torch.testing.assert_close(of_centre, torch.ones(15), rtol=0, atol=1e-4)
+
+
 def test_pooling_is_the_mean_of_each_cell_and_interpolation_keeps_constants():
     positions, keys, scan = scattered()
     pyramid = build_point_pyramid(keys, positions, 2, 1.5)

@@ -109,7 +109,8 @@ def neighbourhoods(positions: Tensor, neighbours: KernelMap, radius: float) -> W
     offset = (positions[neighbours.sources] - positions[neighbours.targets]) / radius
     near = (offset.norm(dim=1) < 1).nonzero().squeeze(1)
     places = kernel_points().to(positions)
-    influence = (1 - torch.cdist(offset[near], places) / EXTENT).clamp(min=0)
+    distance = torch.cdist(offset[near], places, compute_mode="donot_use_mm_for_euclid_dist")  # as exact on any device
+    influence = (1 - distance / EXTENT).clamp(min=0)
     pair, place = influence.nonzero().unbind(dim=1)
     rows = neighbours.targets[near][pair] * len(places) + place
     sums = neighbours.outputs * len(places)
