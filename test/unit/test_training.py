@@ -1,7 +1,7 @@
 """Joint training: batches, labels, configuration."""
 
 import tempfile
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import data_folders
 import data_sets
@@ -222,6 +222,12 @@ class TestAdaptability:
         expected = gradients[0] @ gradients[1] / gradients[0].norm() / gradients[1].norm()
         assert found.gradient_cosine == pytest.approx(expected.item(), abs=1e-4)
         assert found.kd_cosine == pytest.approx(1 - distillation.item(), abs=1e-5)
+
+    @pytest.mark.gpu
+    def test_scans_in_memory_are_measured_wherever_the_network_is(self, network, street_points):
+        scan = training_scan(street_points)
+        expected = adaptability(network, scan)
+        assert asdict(adaptability(network.cuda(), scan)) == pytest.approx(asdict(expected), abs=1e-4)
 
     def test_the_mean_weighs_scans_evenly(self, network, street_points):
         scans = [training_scan(street_points), training_scan(street_points[:3000])]

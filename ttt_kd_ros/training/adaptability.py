@@ -13,6 +13,7 @@ from ttt_kd_ros.adaptation.settings import AdaptationSettings
 from ttt_kd_ros.adaptation.view import view_of
 from ttt_kd_ros.frame import IGNORE_LABEL
 from ttt_kd_ros.model.network import Network
+from ttt_kd_ros.training.batches import collate
 from ttt_kd_ros.training.samples import TrainingScan, voxel_labels
 
 
@@ -35,16 +36,20 @@ class Adaptability:
 
 
 def adaptability(network: Network, scan: TrainingScan) -> Adaptability:
-    """Measure a network in evaluation mode on a scan with labels and pairs; its gradients are left alone."""
+    """Measure a network in evaluation mode, on whatever device, on a scan with labels and pairs.
+
+    Its gradients are left alone.
+    """
     if scan.pairs is None:
         raise ValueError("the scan has no pairs")
-    whole = network.voxel_input(scan.points)
-    view = view_of(whole, scan.pairs, AdaptationSettings().margin_m / network.config.voxel_size)
+    batch = collate([scan]).to(next(network.parameters()).device)
+    whole = network.voxel_input(batch.points)
+    view = view_of(whole, batch.pairs, AdaptationSettings().margin_m / network.config.voxel_size)
     grid = view.voxels.grid
     inside = grid.inverse >= 0
     with torch.enable_grad():
         logits, features = network(view.voxels)
-        labels = voxel_labels(scan.labels[inside], grid.inverse[inside], len(grid), logits.shape[1])
+        labels = voxel_labels(batch.labels[inside], grid.inverse[inside], len(grid), logits.shape[1])
         distillation = distillation_loss(features, view.targets)
         cross_entropy = F.cross_entropy(logits, labels, ignore_index=IGNORE_LABEL)
         parameters = list(network.backbone.parameters())
