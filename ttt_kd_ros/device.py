@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import time
+from contextlib import suppress
 
 import torch
 
@@ -50,7 +51,8 @@ def free_memory() -> None:
     """Give back what nothing refers to any more, on GPUs too."""
     gc.collect()
     if torch.cuda.is_initialized():
-        torch.cuda.empty_cache()
+        with suppress(RuntimeError):  # after a recording that CUDA broke off, PyTorch believes that it goes on
+            torch.cuda.empty_cache()
 
 
 def freeze_memory() -> None:

@@ -3,6 +3,7 @@
 import copy
 import weakref
 from contextlib import nullcontext
+from unittest.mock import MagicMock
 
 import pytest
 import torch
@@ -51,6 +52,33 @@ def test_what_cannot_be_recorded_is_done_anew_and_not_tried_again(unrecordable):
     following = Replayed(lambda: torch.ones(2), recorder)
     following(STEP)
     assert following.next(100) == STEP
+
+
+def test_a_recording_that_cuda_breaks_off_costs_the_recording_alone(monkeypatch):
+    """To end it fails as well, and from then on PyTorch gives no memory back."""
+    recording = []
+
+    def fails():
+        recording.clear()
+        raise RuntimeError("failed due to a previous error")
+
+    def function():
+        if recording:
+            raise RuntimeError("not permitted when stream is capturing")
+        return torch.ones(2)
+
+    graph = MagicMock(capture_begin=lambda *_, **__: recording.append(True), capture_end=fails)
+    fakes = {
+        "CUDAGraph": lambda: graph, "Stream": MagicMock(), "current_stream": MagicMock(), "stream": nullcontext,
+        "is_initialized": lambda: True, "empty_cache": fails,
+    }  # fmt: skip
+    for name, fake in fakes.items():
+        monkeypatch.setattr(torch.cuda, name, fake)
+    step = Replayed(function, Recorder(CUDA))
+    step(STEP)
+    with pytest.warns(UserWarning, match="not permitted when stream is capturing"):
+        assert torch.equal(step(RECORD), torch.ones(2))
+    assert step.next(100) == STEP
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])

@@ -43,7 +43,8 @@ class Recorder:
             self.able = False
             self.forget()
             free_memory()
-            warnings.warn(f"steps are taken one by one: they cannot be recorded as a CUDA graph: {error}", stacklevel=4)
+            cause = error.__context__ or error  # to end what is broken off fails as well
+            warnings.warn(f"steps are taken one by one: they cannot be recorded as a CUDA graph: {cause}", stacklevel=4)
             return None
 
     def forget(self) -> None:
