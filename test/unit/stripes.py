@@ -22,8 +22,8 @@ class StripesTeacher:
 
     def _grids(self, image):
         cells = image[::8, ::8].permute(2, 0, 1).float() / 255
-        rows = torch.linspace(-1, 1, cells.shape[1])[:, None].expand(cells.shape[1:])
-        columns = torch.linspace(-1, 1, cells.shape[2])[None].expand(cells.shape[1:])
+        rows, columns = (torch.linspace(-1, 1, size, device=cells.device) for size in cells.shape[1:])
+        rows, columns = torch.meshgrid(rows, columns, indexing="ij")
         values = torch.cat([cells, torch.stack([rows, columns, rows * columns])])
         return (FeatureGrid(values, (1 / 8, 1 / 8), (-0.5, -0.5)),)
 

@@ -1,5 +1,6 @@
 """The Segmenter: one label for each point, adaptation within its bounds, the source model where it is off."""
 
+from copy import deepcopy
 from dataclasses import replace
 
 import numpy as np
@@ -288,3 +289,32 @@ class TestLoading:
             pytest.skip("there is a CUDA device")
         with pytest.raises(InputError, match=f"device '{device}'"):
             load_segmenter(path, settings=replace(SETTINGS, mode="off"), device=device)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"mode": "offline", "disagreement_share": 0.9},
+        {"scope": "lora", "scan_statistics": 0.3},
+        {"scope": "decoder", "method": "kd-permuted", "source_weight": 0.1, "trust": 2.0},
+    ],
+    ids=str,
+)
+def test_a_gpu_comes_to_what_a_cpu_comes_to(network, frame, change, tmp_path):
+    settings, answers = replace(SETTINGS, steps=2, **change), []
+    left = camera_view("left", yaw=0.6)
+    frame = replace(frame, views=(*frame.views, replace(left, depth=np.full((60, 80), 8, np.float32))))
+    frame = replace(frame, scan=replace(frame.scan, points=frame.scan.points[::8].copy()))
+    for device in ("cpu", "cuda"):
+        segmenter = Segmenter(deepcopy(network).to(device), StripesTeacher(), settings)
+        first = segmenter.segment(frame)
+        segmenter.take(segmenter.weights())
+        segmenter.save_weights(tmp_path / "weights.safetensors")
+        if settings.mode == "online":
+            segmenter.reset()
+            segmenter.load_weights(tmp_path / "weights.safetensors")
+        answers.append((first, segmenter.segment(frame)))
+    for expected, found in zip(*answers, strict=True):
+        assert (found.labels == expected.labels).mean() > 0.99
+        assert found.adaptation.kd_losses == pytest.approx(expected.adaptation.kd_losses, abs=1e-3, nan_ok=True)

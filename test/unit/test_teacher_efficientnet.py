@@ -116,7 +116,7 @@ def test_pictures_in_a_batch_have_the_features_that_each_has_alone(
     device: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     images = [texture(100, 170, seed).to(device) for seed in range(3)]
-    teacher = load_teacher("efficientnet-lite0", device=device)
+    teacher = load_teacher("efficientnet-lite0", long_side=320, device=device)
     monkeypatch.setattr(frozen, "BATCHED", ())
     alone = teacher.features(images)
     monkeypatch.setattr(frozen, "BATCHED", (device,))
