@@ -115,4 +115,4 @@ _operators.fallback(_compute, "CUDA")
 _copy.impl("copy_", partial(_compute, torch.ops.aten.copy_.default), "CUDA")
 torch.cuda._lazy_init = lambda: None
 torch.cuda.is_available, torch.cuda.device_count = lambda: True, lambda: 1
-torch.cuda.is_bf16_supported = lambda including_emulation=True: True
+torch.cuda.is_bf16_supported, torch.cuda.synchronize = lambda including_emulation=True: True, lambda device=None: None

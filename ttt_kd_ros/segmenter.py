@@ -22,7 +22,7 @@ from ttt_kd_ros.adaptation.settings import AdaptationSettings
 from ttt_kd_ros.adaptation.targets import PointTargets, point_targets, voxel_targets
 from ttt_kd_ros.backends import MATMUL_PRECISIONS
 from ttt_kd_ros.classes import ClassList
-from ttt_kd_ros.device import find_device, free_memory
+from ttt_kd_ros.device import find_device, finished_at, free_memory
 from ttt_kd_ros.errors import CheckpointError, InputError, TeacherError
 from ttt_kd_ros.frame import IGNORE_LABEL, AdaptationReport, Frame, Segmentation
 from ttt_kd_ros.geometry.transforms import transform_points
@@ -230,7 +230,7 @@ class Segmenter:
             For each count what `segment` gives with the settings' steps at this count; its timings hold all steps up
             to there.
         """
-        stage = _Stopwatch(self._clock)
+        stage = _Stopwatch(self._clock, self._device)
         with stage("voxelise"):
             points = torch.from_numpy(np.ascontiguousarray(frame.scan.points, dtype=np.float32)).to(self._device)
             base_points = transform_points(frame.scan.T_base_scan, points)
@@ -408,16 +408,18 @@ class Segmenter:
 
 
 class _Stopwatch:
-    """Times the stages of one frame."""
+    """Times the stages of one frame, each until the device has done what it was given."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, device: torch.device) -> None:
         self._clock = clock
+        self._device = device
         self.timings_ms: dict[str, float] = {}
 
     @contextmanager
     def __call__(self, stage: str) -> Iterator[None]:
         start = self._clock()
         yield
+        finished_at(self._device)
         self.timings_ms[stage] = self.timings_ms.get(stage, 0.0) + (self._clock() - start) * 1e3
 
 

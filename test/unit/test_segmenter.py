@@ -153,6 +153,15 @@ def test_switching_adaptation_off_brings_the_source_model_back(segmenter, frame)
     np.testing.assert_array_equal(before.confidence, segmenter.segment(frame).confidence)
 
 
+def test_a_stage_lasts_until_the_device_has_done_it(network, frame, monkeypatch):
+    """A GPU computes while Python goes on: here nothing takes time but to wait for it."""
+    seconds = []
+    monkeypatch.setattr("ttt_kd_ros.segmenter.finished_at", seconds.append)
+    settings = replace(SETTINGS, scan_statistics=0.5)
+    timings = Segmenter(network, StripesTeacher(), settings, clock=lambda: len(seconds)).segment(frame).timings_ms
+    assert timings == {"voxelise": 1e3, "statistics": 1e3, "teacher": 1e3, "adapt": 2e3, "predict": 1e3}
+
+
 @pytest.mark.parametrize(
     ("change", "cause"),
     [
