@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -69,11 +70,8 @@ def run(args: argparse.Namespace) -> int:
     from ttt_kd_ros.teacher.cache import CachedTeacher
     from ttt_kd_ros.teacher.load import load_teacher
 
-    settings = FitSettings(
-        AdaptationSettings(steps=args.steps, scope=args.scope, trust=args.trust, familiar=0, scan_statistics=0),
-        args.passes,
-        args.min_agreement,
-    )
+    adaptation = replace(FitSettings.adaptation, steps=args.steps, scope=args.scope, trust=args.trust)
+    settings = FitSettings(adaptation, args.passes, args.min_agreement)
     device = find_device(args.device)
     if args.threads:
         torch.set_num_threads(args.threads)

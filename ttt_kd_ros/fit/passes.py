@@ -29,7 +29,8 @@ class FitSettings:
     ----------
     adaptation
         The steps on each scan; the mode is ``online``, and the batch norms keep the statistics of training, because a
-        checkpoint is for more than the last scan. Familiar scans are adapted to like others.
+        checkpoint is for more than the last scan. Familiar scans are adapted to like others. The weights are pulled to
+        the source's more weakly than on a robot: there are many steps, and a pass that goes too far is undone.
     passes
         How often the recording is gone through.
     min_agreement
@@ -37,7 +38,7 @@ class FitSettings:
         the source's (`AdaptationSettings.collapse_share`), is undone and ends the fit.
     """
 
-    adaptation: AdaptationSettings = AdaptationSettings(scan_statistics=0, familiar=0)
+    adaptation: AdaptationSettings = AdaptationSettings(scan_statistics=0, familiar=0, pull=0.01)
     passes: int = 3
     min_agreement: float = 0.7
 
