@@ -245,7 +245,8 @@ def test_a_report_of_an_in_process_replay_compares_with_the_source_model(bag, se
 def test_a_report_of_a_replay_to_the_node_compares_with_the_source_model(bag, settings, tmp_path, capsys):
     options = [f"--param={name}={value}" for name, value in PARAMETERS.items()]
     arguments = ["replay", str(bag), "--checkpoint", settings.checkpoint, "--rate", "0", "--report", *options]
-    assert main([*arguments, "--out", str(tmp_path), "--param=adaptation.budget_ms=60000"]) == 0
+    limits = [f"--param=adaptation.{name}=60000" for name in ("budget_ms", "deadline_ms")]
+    assert main([*arguments, "--out", str(tmp_path), *limits]) == 0
     page = (tmp_path / "report.html").read_text()
     assert "<td>in process, scans answered with online</td><td>node, as fast as it answers</td>" in page
     assert json.loads((tmp_path / "result.json").read_text())["labels_sha256"] in page

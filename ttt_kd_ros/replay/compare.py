@@ -20,8 +20,8 @@ from ttt_kd_ros.replay.settings import Plan, plan
 from ttt_kd_ros.ros.counts import Counts
 
 SCENES = 3
-SOURCE = {"adaptation.mode": "off", "adaptation.budget_ms": 0.0}
-"""Parameters with which the source model answers."""
+SOURCE = "off"
+"""Adaptation mode in which the source model answers."""
 
 
 def describe(what: Plan, result: Result, *, in_process: bool) -> Run:
@@ -40,9 +40,9 @@ def with_source(what: Plan, run: Run) -> list[Run]:
 
     The run alone if it is the source model's.
     """
-    if run.name == SOURCE["adaptation.mode"]:
+    if run.name == SOURCE:
         return [run]
-    settings = replace(what.settings, parameters={**what.settings.parameters, **SOURCE}, out=None)
+    settings = replace(what.settings, parameters={**what.settings.parameters, "adaptation.mode": SOURCE}, out=None)
     source = plan(what.bag, settings)
     result = replay_in_process(source, {answer.stamp for answer in run.result.answers})
     how = f"in process, scans answered with {run.name}"
