@@ -31,7 +31,7 @@ from ttt_kd_ros.replay.bag import bag_sha256
 from ttt_kd_ros.replay.convert import convert
 from ttt_kd_ros.replay.link import DIAGNOSTICS_TOPIC, Arrival, Link
 from ttt_kd_ros.replay.messages import cloud_field
-from ttt_kd_ros.replay.node_process import NodeProcess
+from ttt_kd_ros.replay.node_process import NodeProcess, tied
 from ttt_kd_ros.replay.session import remappings, replay
 from ttt_kd_ros.replay.settings import ReplaySettings, plan
 
@@ -331,6 +331,13 @@ def test_a_replay_that_ends_early_stops_the_node(number, code, bag, checkpoint, 
     assert replaying.returncode == code
     assert "Traceback" not in errors
     wait_for(lambda: has_ended(node), timeout=10.0)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux alone ends a process with its parent")
+def test_a_node_does_not_start_once_its_replay_has_ended(monkeypatch):
+    monkeypatch.setattr(os, "getpid", lambda: -1)
+    command = tied((sys.executable, "-c", "print('started')"))
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == ""
 
 
 def wait_for(condition, timeout=60.0):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 import subprocess
 import sys
@@ -21,12 +22,16 @@ _PROGRAM = """
 import ctypes, os, signal, sys
 PR_SET_PDEATHSIG = 1
 ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-os.execvp(sys.argv[1], sys.argv[1:])
+if os.getppid() == int(sys.argv[1]):  # else it has ended already
+    os.execvp(sys.argv[2], sys.argv[2:])
 """
-TIED = (sys.executable, "-c", _PROGRAM) if sys.platform == "linux" else ()
-"""Becomes the command behind it, which Linux then ends with its parent however that ends."""
 STOP_SECONDS = 10
 LAST_LINES = 3
+
+
+def tied(command: Sequence[str]) -> Sequence[str]:
+    """A command that Linux ends with this process, however that ends."""
+    return (sys.executable, "-c", _PROGRAM, str(os.getpid()), *command) if sys.platform == "linux" else command
 
 
 class NodeProcess:
@@ -64,7 +69,7 @@ class NodeProcess:
         for name, other in self._remappings.items():
             arguments += ["--remap", f"{name}:={other}"]
         with self._log.open("wb") as log:
-            command = [*TIED, *self._command, *arguments]
+            command = tied([*self._command, *arguments])
             self._process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
         return self
 
