@@ -18,7 +18,8 @@ def second_device(tmp_path):
         pytest.skip("this build of PyTorch knows devices of its own")
     pytorch, library = Path(torch.__file__).parent, tmp_path / "second_device.so"
     command = ["c++", "-shared", "-fPIC", "-std=c++20", str(TESTS / "second_device.cpp"), "-o", str(library)]
-    command += [f"-I{pytorch}/include", f"-L{pytorch}/lib", "-lc10", "-ltorch_cpu", f"-Wl,-rpath,{pytorch}/lib"]
+    command += [f"-I{pytorch}/include", f"-L{pytorch}/lib", "-lc10", "-ltorch_cpu"]
+    command += [f"-Wl,-rpath,{pytorch}/lib,--no-undefined"]  # older versions are of another C++ ABI
     try:
         subprocess.run(command, check=True, capture_output=True, text=True)
     except FileNotFoundError:
