@@ -25,7 +25,7 @@ def second_device(tmp_path):
     except FileNotFoundError:
         pytest.skip("needs a C++ compiler")
     except subprocess.CalledProcessError as error:
-        pytest.skip(f"this version of PyTorch wants another device: {error.stderr}")
+        pytest.skip(f"it does not compile for this version of PyTorch: {error.stderr}")
     return library
 
 

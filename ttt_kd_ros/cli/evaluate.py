@@ -125,9 +125,12 @@ def _run_pairs(args: argparse.Namespace, protocol: Protocol) -> int:
     networks, source_only = _named(map(str, args.checkpoint)), _named(map(str, args.source_only))
     filled = cells(protocol, _paths(networks), _paths(source_only), _named(args.data))
     with joined() as ranks:
+        device = args.device or ranks.device
+        if ranks.device.startswith(device):  # "cuda" is the GPU of this process
+            device = ranks.device
 
         def load(path: Path) -> Segmenter:
-            return load_segmenter(path, device=args.device or ranks.device, threads=args.threads or 1)
+            return load_segmenter(path, device=device, threads=args.threads or 1)
 
         bar = partial(tqdm, leave=False, disable=ranks.rank > 0)
         kept = Kept(args.out / "parts" if args.out else None)

@@ -129,7 +129,7 @@ def _write_report(path: Path, what: Plan, result: Result, *, in_process: bool) -
 
 
 def parse_parameters(texts: list[str]) -> dict[str, Any]:
-    """``NAME=VALUE`` texts; the value is YAML, as in ROS, but ``off`` and ``1e-4`` stay texts until a type is known.
+    """``NAME=VALUE`` texts; the value is YAML whose words and numbers stay texts until a type is known.
 
     Raises
     ------

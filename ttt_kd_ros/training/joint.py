@@ -36,6 +36,8 @@ STEPS_PER_EPOCH = 50
 """Steps between two saved states."""
 SCANS_MEASURED = 200
 """Of the paired and of the held-out scans, at most, for the figures on a trained network."""
+UNREADABLE = OSError, EOFError, LookupError, RuntimeError, TypeError, ValueError, AttributeError, UnpicklingError
+"""What comes of reading a state that is damaged or of another program."""
 SCANS_WATCHED = 20
 """Of the held-out scans, at most, for those that are logged with each saved state."""
 
@@ -224,7 +226,7 @@ def check_state(state: Path, config: TrainingConfig) -> None:
     try:
         saved = torch.load(state, map_location="cpu", mmap=True, weights_only=False)
         steps = saved["lr_schedulers"][0]["total_steps"]
-    except (OSError, EOFError, LookupError, RuntimeError, TypeError, ValueError, UnpicklingError) as error:
+    except UNREADABLE as error:
         raise InputError(f"{state} is damaged or no state of a training; begin anew without --resume") from error
     if steps != config.steps:
         raise InputError(
