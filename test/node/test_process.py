@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -81,15 +82,20 @@ def checkpoint(tmp_path_factory):
     return path
 
 
-def shared_memory() -> set[Path]:
-    """What Fast DDS keeps for the processes of this machine, but for the ports, which they share."""
-    return {path for path in Path("/dev/shm").glob("fastdds_*") if "port" not in path.name}
+def left_memory() -> set[Path]:
+    """What Fast DDS keeps that no other process of this machine uses, but for the ports, which all share."""
+    kept = {path for path in Path("/dev/shm").glob("fastdds_*") if "port" not in path.name}
+    used = set()
+    for maps in set(Path("/proc").glob("[0-9]*/maps")) - {Path(f"/proc/{os.getpid()}/maps")}:
+        with suppress(OSError):  # it has ended, or is another user's
+            used |= {line.split()[-1] for line in maps.read_text().splitlines() if "/dev/shm/fastdds_" in line}
+    return {path for path in kept if str(path).removesuffix("_el") not in used}
 
 
 @pytest.fixture
 def start_process(ros) -> Iterator[Start]:
     """Start Python with arguments and the node's parameters in the rest of them; it must leave no shared memory."""
-    before = shared_memory()
+    before = left_memory()
     processes: list[subprocess.Popen[str]] = []
 
     def start(*arguments: str, **parameters: str) -> subprocess.Popen[str]:
@@ -107,7 +113,7 @@ def start_process(ros) -> Iterator[Start]:
         except subprocess.TimeoutExpired:
             process.kill()
             process.communicate()
-    assert shared_memory() <= before
+    assert left_memory() <= before
 
 
 def wait_until_ready(process: subprocess.Popen[str]) -> None:
