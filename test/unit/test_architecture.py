@@ -14,6 +14,7 @@ ROS = {
 ALLOWED = {
     "frame": set(),
     "native": set(),
+    "output": set(),
     "geometry": {"frame", "native"},
     "sparse": {"frame", "native"},
     "teacher": {"frame", "geometry", "sparse"},
@@ -30,9 +31,9 @@ ALLOWED = {
     "benchmark": {"frame", "geometry", "sparse", "model", "teacher", "adaptation", "segmenter", "data"},
     "fit": {"frame", "model", "teacher", "adaptation", "segmenter", "evaluation"},
     "ros": {"frame", "geometry", "adaptation", "segmenter", "schedule"},
-    "replay": {"frame", "geometry", "model", "adaptation", "segmenter", "data", "evaluation", "ros"},
+    "replay": {"frame", "geometry", "model", "adaptation", "segmenter", "data", "evaluation", "ros", "output"},
     "cli": {"frame", "geometry", "model", "teacher", "adaptation", "segmenter", "data", "training", "evaluation",
-            "benchmark", "fit", "replay"},
+            "benchmark", "fit", "replay", "output"},
 }  # fmt: skip
 EVERYWHERE = {"backends", "device", "errors", "classes", "plotting", "share"}
 MODULES = sorted(PACKAGE.rglob("*.py"))

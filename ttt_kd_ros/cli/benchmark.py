@@ -57,12 +57,12 @@ def run(args: argparse.Namespace) -> int:
     from ttt_kd_ros.benchmark.plot import write_scaling
     from ttt_kd_ros.benchmark.report import machine_line, text
     from ttt_kd_ros.benchmark.run import benchmark
-    from ttt_kd_ros.cli.output import claim
     from ttt_kd_ros.data import open_folder
     from ttt_kd_ros.device import find_device, finished_at
     from ttt_kd_ros.errors import InputError
     from ttt_kd_ros.model.checkpoint import load_checkpoint
     from ttt_kd_ros.model.sparse_backend import use_sparse_backend
+    from ttt_kd_ros.output import claim
     from ttt_kd_ros.share import embedded_checkpoint
     from ttt_kd_ros.teacher.load import load_teacher
 

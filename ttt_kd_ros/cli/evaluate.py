@@ -71,13 +71,13 @@ def run(args: argparse.Namespace) -> int:
     """Score, keep the rows as soon as they are there, and print the tables."""
     from tqdm import tqdm
 
-    from ttt_kd_ros.cli.output import claim
     from ttt_kd_ros.evaluation import campaign
     from ttt_kd_ros.evaluation.plots import write_plots
     from ttt_kd_ros.evaluation.protocol import load_protocol, narrowed
     from ttt_kd_ros.evaluation.rows import read_rows, with_new, write_rows
     from ttt_kd_ros.evaluation.table import method_table, score_table
     from ttt_kd_ros.model.checkpoint import load_manifest
+    from ttt_kd_ros.output import claim
     from ttt_kd_ros.segmenter import load_segmenter
 
     protocol = narrowed(load_protocol(args.protocol), args.methods, args.steps)

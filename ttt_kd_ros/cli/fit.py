@@ -57,7 +57,6 @@ def run(args: argparse.Namespace) -> int:
     """Fit, write checkpoint and report, and print the report."""
     import torch
 
-    from ttt_kd_ros.cli.output import claim
     from ttt_kd_ros.device import find_device
     from ttt_kd_ros.fit.change import measure_change
     from ttt_kd_ros.fit.history import Source, history
@@ -65,6 +64,7 @@ def run(args: argparse.Namespace) -> int:
     from ttt_kd_ros.fit.report import text, write_report
     from ttt_kd_ros.model.checkpoint import file_sha256, load_checkpoint, save_checkpoint
     from ttt_kd_ros.model.sparse_backend import use_sparse_backend
+    from ttt_kd_ros.output import claim
     from ttt_kd_ros.plotting import pyplot
     from ttt_kd_ros.share import embedded_checkpoint
     from ttt_kd_ros.teacher.cache import CachedTeacher

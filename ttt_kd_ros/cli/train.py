@@ -74,11 +74,11 @@ def run(args: argparse.Namespace) -> int:
 
     import torch
 
-    from ttt_kd_ros.cli.output import claim
     from ttt_kd_ros.data import open_folder
     from ttt_kd_ros.model.checkpoint import save_checkpoint
     from ttt_kd_ros.model.network import Network, NetworkConfig, TeacherSpec
     from ttt_kd_ros.model.sparse_backend import use_sparse_backend
+    from ttt_kd_ros.output import claim
     from ttt_kd_ros.teacher.cache import CachedTeacher
     from ttt_kd_ros.teacher.load import load_teacher
     from ttt_kd_ros.training.adaptability import mean_adaptability

@@ -250,7 +250,11 @@ class Folder(ABC):
 
     def _deskewed(self, points: NDArray[np.float32], times: NDArray[np.float64], stamp: int) -> NDArray[np.float32]:
         """Points as they lie at the stamp, as the node finds it by TF; as they are where the motion is not known."""
-        T_odom_scan = {pose.stamp: pose.T_odom_base @ self.T_base_scan for pose in self.trajectory()}
+        poses = self.trajectory()
+        after_stamp = np.array([pose.stamp - stamp for pose in poses]) * 1e-9
+        first, last = np.searchsorted(after_stamp, [min(0.0, times.min()), max(0.0, times.max())])
+        during = poses[max(0, first - 1) : last + 1]
+        T_odom_scan = {pose.stamp: pose.T_odom_base @ self.T_base_scan for pose in during}
         if not T_odom_scan.keys() > {stamp}:
             return points
         T_stamp_time = invert(T_odom_scan[stamp]) @ np.array(list(T_odom_scan.values()))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ import torch
 
 from ttt_kd_ros.adaptation.settings import AdaptationSettings
 from ttt_kd_ros.errors import InputError
+from ttt_kd_ros.output import claim
 from ttt_kd_ros.replay.bag import open_bag
 from ttt_kd_ros.replay.frames import BagFrames
 from ttt_kd_ros.replay.result import Result, Scores, write_result
@@ -46,8 +46,7 @@ def replay_in_process(what: Plan, stamps: Collection[int] | None = None) -> Resu
     out, node = what.settings.out, what.node_settings
     _check_repeatable(node.adaptation)
     if out:
-        out.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=out).close()  # fails where nothing can be written
+        claim(out)
     with _deterministic():
         segmenter = load_segmenter(**node.loading)
         result = _segment(what, segmenter, stamps)

@@ -1,4 +1,4 @@
-"""Where a command writes what it has found."""
+"""Where results are written."""
 
 from __future__ import annotations
 
