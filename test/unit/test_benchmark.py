@@ -195,6 +195,12 @@ def test_the_time_on_a_cpu_is_no_device_time(tmp_path, capsys):
     assert "--cpu-time" in capsys.readouterr().err
 
 
+def test_a_folder_that_is_not_there_is_refused_before_what_is_measured_is_loaded(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("ttt_kd_ros.model.sparse_backend.use_sparse_backend", lambda *_: pytest.fail("too late"))
+    assert main(["benchmark", str(tmp_path / "nowhere")]) == 2
+    assert "nowhere' is not a directory" in capsys.readouterr().err
+
+
 def test_what_computed_before_a_comparison_computes_after_it(network, street_points):
     chosen = Plain()
     network.requires_grad_(False)

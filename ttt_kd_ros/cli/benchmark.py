@@ -76,11 +76,11 @@ def run(args: argparse.Namespace) -> int:
     if threads:
         torch.set_num_threads(threads)
     network, manifest = load_checkpoint(args.checkpoint or embedded_checkpoint())
+    folders = [open_folder(path, network.config.classes) for path in args.folders]
     network.to(device).eval()
     used = use_sparse_backend("auto", network)
     spec = manifest.network.teacher
     teacher = load_teacher(spec.source, long_side=spec.long_side, device=device)
-    folders = [open_folder(path, network.config.classes) for path in args.folders]
     settings = AdaptationSettings(steps=args.steps, scope=args.scope)
     machine = measure_machine(device, clock)
     print(f"{machine_line(machine)}, sparse backend {used}")
