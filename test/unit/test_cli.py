@@ -153,6 +153,21 @@ def test_a_package_that_is_missing_is_one_line(name, message, monkeypatch, capsy
     assert message in error_line(capsys)
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["benchmark", "nowhere", "--scaling"],
+        ["evaluate", "nowhere", "--checkpoint", "nowhere"],
+        ["fit", "nowhere"],
+        ["replay", "nowhere", "--report"],
+    ],
+)
+def test_what_draws_in_the_end_looks_for_matplotlib_in_the_beginning(command, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert main([*command, "--out", str(tmp_path / "out")]) == 2
+    assert "needs the package matplotlib; pip install 'ttt_kd_ros[replay]'" in error_line(capsys)
+
+
 def test_an_interruption_ends_with_130(monkeypatch):
     def run(args):
         raise KeyboardInterrupt

@@ -63,11 +63,14 @@ def run(args: argparse.Namespace) -> int:
     from ttt_kd_ros.model.checkpoint import load_checkpoint
     from ttt_kd_ros.model.sparse_backend import use_sparse_backend
     from ttt_kd_ros.output import claim
+    from ttt_kd_ros.plotting import pyplot
     from ttt_kd_ros.share import embedded_checkpoint
     from ttt_kd_ros.teacher.load import load_teacher
 
     if args.out:
         claim(args.out)
+        if args.scaling:
+            pyplot()  # draws in the end; is it installed?
     device = find_device(args.device)
     if args.cpu_time and device.type != "cpu":
         raise InputError("--cpu-time is what a CPU computes; leave it out or measure the device cpu")

@@ -78,6 +78,7 @@ def run(args: argparse.Namespace) -> int:
     from ttt_kd_ros.evaluation.table import method_table, score_table
     from ttt_kd_ros.model.checkpoint import load_manifest
     from ttt_kd_ros.output import claim
+    from ttt_kd_ros.plotting import pyplot
     from ttt_kd_ros.segmenter import load_segmenter
 
     protocol = narrowed(load_protocol(args.protocol), args.methods, args.steps)
@@ -85,6 +86,8 @@ def run(args: argparse.Namespace) -> int:
         claim(args.out)
     if protocol.pairs:
         return _run_pairs(args, protocol)
+    if args.out:
+        pyplot()  # draws in the end; is it installed?
     checkpoints = [*args.checkpoint, *args.source_only]
     for path in checkpoints:
         protocol.check_classes(path, load_manifest(path).network.classes)

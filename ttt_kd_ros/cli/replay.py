@@ -92,12 +92,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Replay and print the report."""
     from ttt_kd_ros.errors import InputError
+    from ttt_kd_ros.plotting import pyplot
     from ttt_kd_ros.replay.in_process import replay_in_process
     from ttt_kd_ros.replay.session import replay
     from ttt_kd_ros.replay.settings import ReplaySettings, plan
 
     if args.report and not args.out:
         raise InputError("--report needs --out DIR, the directory to write report.html to")
+    if args.report:
+        pyplot()  # draws in the end; is it installed?
     parameters = parse_parameters(args.param)
     options = {
         "adaptation.mode": args.adaptation,
