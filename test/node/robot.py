@@ -173,6 +173,10 @@ class Surroundings(Node):
         self.wait_until(reached)
         return self.states[f"segment: {name}"]
 
+    def tells_silence(self, name: str) -> bool:
+        """Whether the last diagnostics say that nothing arrives of a subject."""
+        return "nothing arrives" in self.states[f"segment: {name}"].message
+
     @contextmanager
     def repeating(self, publisher: Publisher, message: Any) -> Iterator[None]:
         """Publish a message ten times a second."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import math
+import time
 import weakref
 from threading import Thread
 
@@ -32,6 +33,7 @@ from scene import (
 from sensor_msgs.msg import CompressedImage, PointCloud2, PointField
 
 from ttt_kd_ros.errors import InputError
+from ttt_kd_ros.ros import health
 from ttt_kd_ros.ros.counts import (
     BAD_CAMERA_INFO,
     BAD_IMAGE,
@@ -460,6 +462,31 @@ class TestReport:
         state = robot.world.states[f"segment: {FRONT}"]
         assert state.level == DiagnosticStatus.WARN
         assert "front/image_raw" in state.message
+
+    def test_who_waits_for_the_node_is_silent_from_its_answer_on(self, start, monkeypatch):
+        monkeypatch.setattr(health, "PERIOD_S", 0.1)
+        robot = start(cameras=["front"])
+        robot.stand()
+        robot.segmenter.may_go_on.clear()
+        robot.show(image(color_picture(), "rgb8"))
+        robot.world.points.publish(cloud(POINTS))
+        robot.world.wait_for_state(SCANS, RECEIVED)
+        time.sleep(1)
+        assert not robot.world.tells_silence(SCANS)
+        assert not robot.world.tells_silence(FRONT)
+        robot.segmenter.may_go_on.set()
+        robot.world.wait_until(lambda: robot.world.tells_silence(SCANS) and robot.world.tells_silence(FRONT))
+
+    def test_a_camera_is_silent_however_busy_the_node_is(self, start, monkeypatch):
+        monkeypatch.setattr(health, "PERIOD_S", 0.1)
+        robot = start(cameras=["front"])
+        robot.stand()
+        robot.segmenter.may_go_on.clear()
+        with robot.world.repeating(robot.world.points, cloud(POINTS)):
+            robot.world.wait_until(lambda: robot.segmenter.events == ["begin"])
+            robot.show(image(color_picture(), "rgb8"))
+            robot.world.wait_for_state(FRONT, RECEIVED)
+            robot.world.wait_until(lambda: robot.world.tells_silence(FRONT))
 
 
 class TestParameters:

@@ -233,6 +233,11 @@ class Collector(Generic[ScanT, PictureT]):
                 self._changed.wait(self._seconds_to_deadline())
             return None
 
+    def is_idle(self) -> bool:
+        """Whether the worker waits for a job."""
+        with self._changed:
+            return self._idle
+
     def close(self) -> None:
         """End the waiting for good."""
         with self._changed:

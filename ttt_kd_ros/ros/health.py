@@ -16,7 +16,10 @@ from ttt_kd_ros.ros.qos import Topics
 
 PERIOD_S = 1.0
 SILENT_PERIODS = 3
-"""For so long nothing has come of what is told to be silent: slower sensors are."""
+"""For so long nothing has come of what is told to be silent: slower sensors are.
+
+A period in which the node computed and nothing at all came does not count: a player may wait for the answer.
+"""
 QOS = "qos"
 
 
@@ -31,6 +34,8 @@ class Health:
         Of ``/diagnostics``.
     counts
         What happened to scans and pictures.
+    is_idle
+        Whether the node waits for a scan.
     sources
         Tells the topic that each subject of the counts comes on.
     topics
@@ -42,12 +47,14 @@ class Health:
         node: Node,
         publisher: Publisher[DiagnosticArray],
         counts: Counts,
+        is_idle: Callable[[], bool],
         sources: Callable[[], Mapping[str, str]],
         topics: Iterable[Topics],
     ) -> None:
         self._node = node
         self._publisher = publisher
         self._counts = counts
+        self._is_idle = is_idle
         self._sources = sources
         self._topics = tuple(topics)
         self._reported = deque([counts.snapshot()], maxlen=SILENT_PERIODS)
@@ -70,7 +77,8 @@ class Health:
         for subject, topic in self._sources().items():
             yield status(subject, topic, now, self._reported[-1], self._reported[0])
         yield adaptation_status(now, self._reported[-1])
-        self._reported.append(now)
+        if now != self._reported[-1] or self._is_idle():
+            self._reported.append(now)
 
     def _connections(self) -> Status:
         mismatches = tuple(text for topics in self._topics for text in topics.mismatches())

@@ -201,7 +201,8 @@ class SegmentNode(LifecycleNode):
         inputs = Inputs(self, incoming, settings, collector, self._assembler, self._buffer)
         undo.callback(inputs.close)
         topics = (incoming, self._outgoing)
-        undo.callback(Health(self, self._outputs.diagnostics, self._counts, inputs.sources, topics).close)
+        health = Health(self, self._outputs.diagnostics, self._counts, collector.is_idle, inputs.sources, topics)
+        undo.callback(health.close)
         undo.callback(Legend(self, self._outputs.legend, model.classes, settings.base_frame).close)
         self.get_logger().info(f"{READY} {', '.join(model.classes.names)}")
 
