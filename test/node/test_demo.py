@@ -40,3 +40,10 @@ def test_the_demo_takes_the_place_of_nothing(part, tmp_path, capsys):
     assert main(["demo", "--out", str(tmp_path), "--frames", "2", "--steps", "1"]) == 2
     assert f"{part}' exists already; remove it or choose another directory" in capsys.readouterr().err
     assert kept.is_file()
+
+
+def test_the_demo_finds_an_empty_directory_in_its_way_before_it_simulates(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("ttt_kd_ros.data.simulation.drive.write_folder", lambda *_: pytest.fail("a drive is simulated"))
+    (tmp_path / "simulated_drive").mkdir()
+    assert main(["demo", "--out", str(tmp_path)]) == 2
+    assert "simulated_drive' exists already" in capsys.readouterr().err

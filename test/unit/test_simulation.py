@@ -449,6 +449,12 @@ def test_the_command_refuses_classes_of_a_bag_before_it_simulates(tmp_path, caps
     assert message in capsys.readouterr().err
 
 
+def test_the_command_finds_an_empty_directory_in_the_way_of_a_bag_before_it_simulates(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("ttt_kd_ros.data.simulation.drive.write_folder", lambda *_: pytest.fail("a drive is simulated"))
+    assert main(["simulate", str(tmp_path), "--bag", *TINY]) == 2
+    assert "exists already; remove it or choose another directory" in capsys.readouterr().err
+
+
 def test_without_embreex_the_command_says_what_to_install(tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "embreex.mesh_construction", None)
     for module in ("drive", "world"):

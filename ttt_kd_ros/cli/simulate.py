@@ -57,7 +57,8 @@ def run(args: argparse.Namespace) -> int:
     from dataclasses import replace
 
     from ttt_kd_ros.data.simulation.domains import find_camera, find_domain
-    from ttt_kd_ros.data.simulation.drive import Drive, require_unused, write_folder
+    from ttt_kd_ros.data.simulation.drive import Drive, write_folder
+    from ttt_kd_ros.output import require_unused
 
     domain = find_domain(args.domain)
     if args.columns is not None:

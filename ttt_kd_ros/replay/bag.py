@@ -17,6 +17,7 @@ from rosbags.interfaces import Connection, Qos, QosDurability, QosHistory, QosLi
 from rosbags.rosbag2 import Reader, ReaderError, StoragePlugin, Writer
 
 from ttt_kd_ros.errors import DataError
+from ttt_kd_ros.output import require_unused
 from ttt_kd_ros.replay.messages import TYPES, deserialize, serialize
 
 STORAGES = ("mcap", "sqlite3")
@@ -96,8 +97,7 @@ class BagWriter:
 
     def __init__(self, path: str | Path, storage: str = "mcap") -> None:
         self._path = Path(path)
-        if self._path.exists():
-            raise DataError(f"'{path}' exists already; remove it or choose another name")
+        require_unused(self._path)
         self._writer = Writer(self._path, version=9, storage_plugin=StoragePlugin[storage.upper()])
         self._connections: dict[str, Connection] = {}
 

@@ -22,6 +22,7 @@ from ttt_kd_ros.data.simulation.track import Floats
 from ttt_kd_ros.data.simulation.world import World
 from ttt_kd_ros.errors import DataError, InputError
 from ttt_kd_ros.geometry.transforms import invert, rigid
+from ttt_kd_ros.output import require_unused
 
 JPEG_QUALITY = 92
 
@@ -206,7 +207,7 @@ def write_folder(drive: Drive, path: str | Path, progress: Callable[[Iterable[in
     Raises
     ------
     DataError
-        If the directory exists already and is not empty; an interrupted drive leaves nothing behind.
+        If the directory exists already; an interrupted drive leaves nothing behind.
     """
     directory = Path(path)
     require_unused(directory)
@@ -219,12 +220,6 @@ def write_folder(drive: Drive, path: str | Path, progress: Callable[[Iterable[in
         for index in progress(range(drive.frames)):
             _write_frame(drive, index, unfinished)
         unfinished.rename(directory)
-
-
-def require_unused(path: Path) -> None:
-    """Raise DataError if there is something at `path` that is not an empty directory."""
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise DataError(f"'{path}' exists already; remove it or choose another directory")
 
 
 def _write_frame(drive: Drive, index: int, directory: Path) -> None:
