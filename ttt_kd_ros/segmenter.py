@@ -110,6 +110,11 @@ class Segmenter:
         return self._network.config.classes
 
     @property
+    def device(self) -> torch.device:
+        """What it computes on."""
+        return self._device
+
+    @property
     def settings(self) -> AdaptationSettings:
         """How frames are adapted to."""
         return self._settings

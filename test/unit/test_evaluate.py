@@ -14,7 +14,7 @@ from stripes import StripesTeacher, camera_view
 from ttt_kd_ros.adaptation.settings import AdaptationSettings
 from ttt_kd_ros.classes import load_classes
 from ttt_kd_ros.cli import main
-from ttt_kd_ros.device import find_device
+from ttt_kd_ros.device import device_name, find_device
 from ttt_kd_ros.errors import CheckpointError, InputError
 from ttt_kd_ros.evaluation.campaign import Data, missing, run, without_stale
 from ttt_kd_ros.evaluation.evaluate import Stream, evaluate, points_in_view, source_labels
@@ -147,6 +147,12 @@ def test_the_method_table_tells_the_gain_over_the_source_model(segmenter, frames
     assert "| +5.0 | -1.0 | 90.0 |" in line
 
 
+def test_the_method_table_tells_once_what_the_times_were_measured_on(segmenter, frames):
+    first, second, last = rows(segmenter, frames, OFF, ONLINE, OFFLINE)
+    measured = [replace(first, device="a CPU"), replace(second, device="a CPU"), replace(last, device="a GPU")]
+    assert method_table(measured, source="off").splitlines()[-1] == "Times: a CPU; a GPU"
+
+
 def test_there_is_no_gain_where_the_source_model_was_not_scored(segmenter, frames, tmp_path):
     off, online = rows(segmenter, frames, OFF, ONLINE)
     elsewhere = replace(online, data="city")
@@ -215,6 +221,7 @@ class TestCampaign:
         ]  # fmt: skip
         assert opened == ["a", "b", "a", "b"]
         assert loaded == [Path("joint"), Path("plain")]
+        assert {row.device for row in found} == {device_name(torch.device("cpu"))}
 
     def test_goes_on_after_an_interruption_with_what_is_missing(self, network, frames):
         found, _, _ = self.run(network, frames)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ttt_kd_ros.adaptation.settings import AdaptationSettings
 from ttt_kd_ros.classes import ClassList
+from ttt_kd_ros.device import device_name
 from ttt_kd_ros.evaluation.evaluate import Stream, evaluate, source_labels
 from ttt_kd_ros.evaluation.kept import checkpoint_sha256, key_of
 from ttt_kd_ros.evaluation.protocol import Method, Protocol
@@ -95,5 +96,5 @@ def run(units: Sequence[Unit], protocol: Protocol, load: Callable[[Path], Segmen
             data, stream = unit.data, Stream(unit.data.name, unit.data.open(checkpoint, segmenter.classes))
             source = source_labels(segmenter, stream.frames)
         rows = evaluate(segmenter, stream, unit.method, protocol, source)
-        weights = checkpoint_sha256(checkpoint)
-        yield [replace(row, checkpoint=str(checkpoint), key=unit.key(row.steps), weights=weights) for row in rows]
+        name, weights, device = str(checkpoint), checkpoint_sha256(checkpoint), device_name(segmenter.device)
+        yield [replace(row, checkpoint=name, key=unit.key(row.steps), weights=weights, device=device) for row in rows]

@@ -37,9 +37,9 @@ class Row:
         Mean time of a scan [ms]: for pairing, teacher and steps, and for all.
     miou_by_scan, agreement_by_scan
         Of each scan, in the order of time.
-    key, weights
-        What the scores are of, by its content, and the hash of the checkpoint's file; empty in a file of a version that
-        did not keep them.
+    key, weights, device
+        What the scores are of, by its content, the hash of the checkpoint's file, and what the times were measured on;
+        empty in a file of a version that did not keep them.
     """
 
     data: str
@@ -60,6 +60,7 @@ class Row:
     agreement_by_scan: list[float] = field(default_factory=list)
     key: str = ""
     weights: str = ""
+    device: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON, None for NaN."""

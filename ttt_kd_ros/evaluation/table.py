@@ -32,6 +32,7 @@ def method_table(rows: Sequence[Row], source: str) -> str:
     """A line for each method and number of steps: gain over `source` in mIoU ``all / view``, agreement, steps, time.
 
     Gains are taken for each data set and checkpoint and then averaged; ± is the standard deviation over checkpoints.
+    What the times were measured on stands below.
     """
     lines = [
         "| method | steps | all | view | gain all | gain view | agreement | steps taken | adapt ms | ms |",
@@ -47,6 +48,8 @@ def method_table(rows: Sequence[Row], source: str) -> str:
             f"| {method} | {steps} | {means[0]} | {means[1]} | {gains[0]} | {gains[1]} | {100 * agreement:.1f} | "
             f"{rest[0]:.1f} | {rest[1]:.0f} | {rest[2]:.0f} |"
         )
+    if devices := dict.fromkeys(row.device for row in rows if row.device):
+        lines += ["", f"Times: {'; '.join(devices)}"]
     return "\n".join(lines)
 
 
