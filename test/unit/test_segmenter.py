@@ -16,6 +16,7 @@ from ttt_kd_ros.geometry.pairing import pair_points
 from ttt_kd_ros.geometry.transforms import invert, rigid, transform_points
 from ttt_kd_ros.model.checkpoint import save_checkpoint
 from ttt_kd_ros.model.network import Network
+from ttt_kd_ros.model.sparse_backend import use_sparse_backend
 from ttt_kd_ros.segmenter import Segmenter, load_segmenter
 
 SETTINGS = AdaptationSettings(mode="online", steps=4, learning_rate=1e-2, min_pairs=50, scan_statistics=0)
@@ -298,6 +299,16 @@ class TestLoading:
             pytest.skip("there is a CUDA device")
         with pytest.raises(InputError, match=f"device '{device}'"):
             load_segmenter(path, settings=replace(SETTINGS, mode="off"), device=device)
+
+
+@pytest.mark.gpu
+def test_what_a_gpu_computes_repeats_to_the_bit(network, frame):
+    network = network.cuda()
+    use_sparse_backend("auto", network)
+    answers = [Segmenter(deepcopy(network), StripesTeacher(), replace(SETTINGS, steps=4)).segment(frame) for _ in "12"]
+    assert answers[0].adaptation == answers[1].adaptation
+    assert answers[0].adaptation.steps == 4
+    np.testing.assert_array_equal(answers[0].confidence, answers[1].confidence)
 
 
 @pytest.mark.gpu

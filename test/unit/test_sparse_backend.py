@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from importlib import metadata
+from itertools import count
 from types import ModuleType
 
 import numpy as np
@@ -27,6 +28,7 @@ from ttt_kd_ros.sparse.native import NATIVE
 from ttt_kd_ros.sparse.plain import PLAIN
 from ttt_kd_ros.sparse.spconv import SPCONV
 from ttt_kd_ros.sparse.triton import TRITON
+from ttt_kd_ros.sparse.voxels import VoxelGrid
 
 INTERPRETED = not torch.cuda.is_available()
 if INTERPRETED:
@@ -172,6 +174,12 @@ def test_the_time_of_a_backend_is_that_of_its_own_products(stand_in, network, mo
     assert not stand_in.implicit_gemm.calls
     assert sparse_backend._seconds("spconv", network) > 0
     assert stand_in.implicit_gemm.calls
+
+
+def test_a_backend_does_not_answer_for_what_other_code_rounds_from_run_to_run(stand_in, network, monkeypatch):
+    mean, runs = VoxelGrid.mean, count(1)
+    monkeypatch.setattr(VoxelGrid, "mean", lambda grid, values: mean(grid, values) * (1 + 1e-6 * next(runs)))
+    assert use_sparse_backend("spconv", network) == "spconv"
 
 
 def test_an_unknown_backend_is_refused(network):

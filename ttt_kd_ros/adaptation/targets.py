@@ -12,6 +12,7 @@ from ttt_kd_ros.frame import CameraView
 from ttt_kd_ros.geometry.pairing import Pairs, pair_points
 from ttt_kd_ros.geometry.projection import scale_camera
 from ttt_kd_ros.model.reduction import Reduction
+from ttt_kd_ros.sparse.voxels import mean_by_row
 from ttt_kd_ros.teacher.features import sample
 from ttt_kd_ros.teacher.load import Teacher
 
@@ -107,6 +108,4 @@ def voxel_targets(pairs: PointTargets, inverse: Tensor) -> Targets:
     voxel = inverse[pairs.points]
     kept = voxel >= 0
     voxels, position, counts = torch.unique(voxel[kept], return_inverse=True, return_counts=True)
-    features = pairs.features[kept]
-    total = features.new_zeros(len(voxels), features.shape[1]).index_add_(0, position, features)
-    return Targets(voxels, total / counts.to(total)[:, None])
+    return Targets(voxels, mean_by_row(pairs.features[kept], position, counts))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ttt_kd_ros.sparse.kernel_map import COORDINATE_LIMIT, Kept, KernelMap
@@ -33,8 +35,31 @@ class VoxelGrid:
 
     def mean(self, values: Tensor) -> Tensor:
         """(V, C) mean over each voxel's points of (N, C) values."""
-        total = values.new_zeros(len(self), values.shape[1]).index_add_(0, self.inverse, values)
-        return total / self.counts.to(values)[:, None]
+        return mean_by_row(values, self.inverse, self.counts)
+
+
+def mean_by_row(values: Tensor, rows: Tensor, counts: Tensor) -> Tensor:
+    """Means of values, summed in their order: on GPUs too they repeat to the bit.
+
+    Parameters
+    ----------
+    values
+        (N, C).
+    rows
+        (N,) int64, where each value belongs, in 0..V-1.
+    counts
+        (V,) int64, how many belong to each row.
+
+    Returns
+    -------
+    (V, C)
+    """
+    if values.device.type == "cpu":
+        total = values.new_zeros(len(counts), values.shape[1]).index_add_(0, rows, values)
+    else:
+        order, bounds = torch.sort(rows, stable=True).indices, F.pad(counts.cumsum(dim=0), (1, 0))
+        total = F.embedding_bag(order, values, bounds, mode="sum", include_last_offset=True)
+    return total / counts.to(values)[:, None]
 
 
 def voxelise(points: Tensor, voxel_size: float, batch: Tensor | None = None) -> VoxelGrid:
