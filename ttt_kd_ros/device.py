@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import gc
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 import torch
 
@@ -53,6 +54,18 @@ def free_memory() -> None:
     if torch.cuda.is_initialized():
         with suppress(RuntimeError):  # after a recording that CUDA broke off, PyTorch believes that it goes on
             torch.cuda.empty_cache()
+
+
+@contextmanager
+def garbage_kept() -> Iterator[None]:
+    """No garbage is collected meanwhile: a recording that dies with it would break off the one that goes on."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
 
 
 def freeze_memory() -> None:

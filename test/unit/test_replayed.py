@@ -1,6 +1,7 @@
 """Steps recorded as CUDA graphs: when they are, and that they move the weights as steps taken one by one do."""
 
 import copy
+import gc
 import weakref
 from contextlib import nullcontext
 from unittest.mock import MagicMock
@@ -54,7 +55,20 @@ def test_what_cannot_be_recorded_is_done_anew_and_not_tried_again(unrecordable):
     assert following.next(100) == STEP
 
 
-def test_a_recording_that_cuda_breaks_off_costs_the_recording_alone(monkeypatch):
+@pytest.fixture
+def fake_cuda(monkeypatch):
+    """What records, in the place of CUDA's; its methods may be replaced."""
+    graph = MagicMock()
+    fakes = {
+        "CUDAGraph": lambda: graph, "Stream": MagicMock(), "current_stream": MagicMock(), "stream": nullcontext,
+        "is_initialized": lambda: True, "empty_cache": lambda: graph.capture_end(),
+    }  # fmt: skip
+    for name, fake in fakes.items():
+        monkeypatch.setattr(torch.cuda, name, fake)
+    return graph
+
+
+def test_a_recording_that_cuda_breaks_off_costs_the_recording_alone(fake_cuda):
     """To end it fails as well, and from then on PyTorch gives no memory back."""
     recording = []
 
@@ -67,18 +81,24 @@ def test_a_recording_that_cuda_breaks_off_costs_the_recording_alone(monkeypatch)
             raise RuntimeError("not permitted when stream is capturing")
         return torch.ones(2)
 
-    graph = MagicMock(capture_begin=lambda *_, **__: recording.append(True), capture_end=fails)
-    fakes = {
-        "CUDAGraph": lambda: graph, "Stream": MagicMock(), "current_stream": MagicMock(), "stream": nullcontext,
-        "is_initialized": lambda: True, "empty_cache": fails,
-    }  # fmt: skip
-    for name, fake in fakes.items():
-        monkeypatch.setattr(torch.cuda, name, fake)
+    fake_cuda.capture_begin = lambda *_, **__: recording.append(True)
+    fake_cuda.capture_end = fails
     step = Replayed(function, Recorder(CUDA))
     step(STEP)
     with pytest.warns(UserWarning, match="not permitted when stream is capturing"):
         assert torch.equal(step(RECORD), torch.ones(2))
     assert step.next(100) == STEP
+    assert gc.isenabled()
+
+
+def test_no_garbage_is_collected_in_a_recording(fake_cuda):
+    """The recordings of a session that is gone may be in it: that they are freed breaks off the one that goes on."""
+    collecting = []
+    step = Replayed(lambda: collecting.append(gc.isenabled()) or torch.ones(2), Recorder(CUDA))
+    step(STEP)
+    step(RECORD)
+    assert collecting == [True, False]
+    assert gc.isenabled()
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])

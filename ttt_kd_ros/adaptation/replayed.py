@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ttt_kd_ros.device import free_memory
+from ttt_kd_ros.device import free_memory, garbage_kept
 
 STEP, RECORD, REPLAY = "step", "record", "replay"
 MIN_LEFT = 2
@@ -56,7 +56,7 @@ class Recorder:
         self._stream = self._stream or torch.cuda.Stream(self._device)
         pool = self._last.pool() if self._last is not None else None
         self._stream.wait_stream(usual)
-        with torch.cuda.stream(self._stream):
+        with torch.cuda.stream(self._stream), garbage_kept():
             graph.capture_begin(pool, capture_error_mode="thread_local")
             try:
                 result = function()
