@@ -22,7 +22,9 @@ from ttt_kd_ros.model.checkpoint import load_checkpoint
 from ttt_kd_ros.model.sparse_backend import TOLERANCE, use_sparse_backend
 from ttt_kd_ros.share import embedded_checkpoint
 from ttt_kd_ros.sparse import products, triton
+from ttt_kd_ros.sparse.backend import NormedConvolution
 from ttt_kd_ros.sparse.convolution import sparse_convolution
+from ttt_kd_ros.sparse.fixed_norm import FixedNorm
 from ttt_kd_ros.sparse.kernel_map import downsampling_map, pack, submanifold_map
 from ttt_kd_ros.sparse.native import NATIVE
 from ttt_kd_ros.sparse.plain import PLAIN
@@ -227,6 +229,56 @@ def test_triton_gives_pytorchs_products_and_gradients(kernels, keys, kind, depth
     }[kind]  # fmt: skip
     for ours, theirs in zip(*by_both(TRITON, kernel_map, depth, width), strict=True):
         torch.testing.assert_close(theirs, ours, rtol=1e-4, atol=1e-4)
+
+
+def fused(backend, layer, moves, dtype):
+    """Output of a convolution, its norm and the ReLU, and the gradients of what moves."""
+    generator, device = torch.Generator().manual_seed(2), layer.weight.device
+    inputs, outputs = layer.kernel_map.inputs, layer.kernel_map.outputs
+    _, depth, width = layer.weight.shape
+    features = torch.randn(inputs, depth, generator=generator).to(device, dtype)
+    residual, outside = torch.randn(2, outputs, width, generator=generator).to(device, dtype)
+    keep = "norm" in moves and "weight" not in moves
+    output, convolved = backend.convolve_norm_relu(features, layer, residual, keep)
+    assert (convolved is not None) == keep
+    seen = features if "weight" in moves else None
+    of_features, of_weight, *others = backend.convolve_norm_relu_gradients(
+        outside, output, convolved, seen, layer, of_features="features" in moves
+    )
+    assert (of_features is not None, of_weight is not None) == ("features" in moves, "weight" in moves)
+    return [result for result in (output, convolved, of_features, of_weight, *others) if result is not None]
+
+
+@pytest.mark.parametrize(
+    ("kind", "depth", "width", "moves"),
+    [
+        ("submanifold", 33, 70, ("features", "weight", "norm")),
+        ("submanifold", 5, 4, ("features", "norm")),
+        ("strided", 5, 40, ("weight", "norm")),
+        ("strided", 5, 40, ("features",)),
+    ],
+    ids=str,
+)
+def test_triton_computes_what_follows_a_convolution_with_it(kernels, keys, kind, depth, width, moves):
+    keys = keys.to(kernels)
+    kernel_map = downsampling_map(keys)[1] if kind == "strided" else submanifold_map(keys, 3)
+    generator = torch.Generator().manual_seed(3)
+    weight = torch.randn(kernel_map.offsets, depth, width, generator=generator).to(kernels)
+    norm = FixedNorm(*(torch.rand(4, width, generator=generator).to(kernels) + 0.2), eps=1e-2)
+    layer = NormedConvolution(weight, norm, kernel_map)
+    exact = fused(PLAIN, layer.double(), moves, torch.float64)
+    for found, expected in zip(fused(TRITON, layer, moves, torch.float32), exact, strict=True):
+        torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_what_is_no_number_stays_so_through_tritons_relu(kernels, keys):
+    kernel_map, norm = submanifold_map(keys.to(kernels), 3), FixedNorm(*torch.ones(4, 4, device=kernels), eps=0.0)
+    features = torch.ones(len(keys), 3, device=kernels)
+    features[0] = torch.nan
+    layer = NormedConvolution(torch.ones(27, 3, 4, device=kernels), norm, kernel_map)
+    output, _ = TRITON.convolve_norm_relu(features, layer, None, keep=False)
+    assert output[0].isnan().all()
+    assert output.isfinite().any()
 
 
 def test_triton_sums_in_float32_whatever_the_type_of_the_features(kernels, keys):

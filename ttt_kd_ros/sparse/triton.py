@@ -1,7 +1,8 @@
 """Products by fused Triton kernels on CUDA devices: no product of a pair is ever in memory.
 
-Sums are in float32 whatever the type of the features. Matrices are multiplied in TF32 where PyTorch may do so
-(`torch.set_float32_matmul_precision`).
+A pass over a scan is many small kernels, and starting one takes longer than computing it: norm, residual and ReLU are
+computed with the product that they follow. Sums are in float32 whatever the type of the features. Matrices are
+multiplied in TF32 where PyTorch may do so (`torch.set_float32_matmul_precision`).
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ttt_kd_ros.sparse.backend import Backend
+from ttt_kd_ros.sparse.backend import Backend, NormedConvolution
+from ttt_kd_ros.sparse.fixed_norm import FixedNorm
 from ttt_kd_ros.sparse.kernel_map import KernelMap
 
 MIN_TILE = 16
@@ -43,16 +45,7 @@ class Triton(Backend):
 
     def convolve(self, features: Tensor, weight: Tensor, kernel_map: KernelMap) -> Tensor:
         """See `Backend`."""
-        table, (offsets, depth, width) = kernel_map.by_offset, weight.shape
-        output = features.new_empty(kernel_map.outputs, width)
-        columns = _tile(width, COLUMNS)
-        grid = (-(-kernel_map.outputs // ROWS), -(-width // columns))
-        with torch.cuda.device_of(features):  # Triton launches on the current device
-            _kernels().product[grid](
-                features.contiguous(), weight.contiguous(), table.sources, table.order, output, kernel_map.outputs,
-                depth, width, offsets, ROWS, columns, _tile(depth, DEPTH), _precision(),
-            )  # fmt: skip
-        return output
+        return _product(features, weight, kernel_map)
 
     def weight_gradient(self, features: Tensor, gradient: Tensor, weight: Tensor, kernel_map: KernelMap) -> Tensor:
         """See `Backend`."""
@@ -67,8 +60,40 @@ class Triton(Backend):
             )  # fmt: skip
         return partial.sum(dim=0).to(weight.dtype)
 
+    def convolve_norm_relu(
+        self, features: Tensor, layer: NormedConvolution, residual: Tensor | None, keep: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """See `Backend`; one kernel."""
+        if features.dtype != torch.float32:
+            return super().convolve_norm_relu(features, layer, residual, keep)
+        convolved = features.new_empty(layer.kernel_map.outputs, layer.weight.shape[2]) if keep else None
+        return _product(features, layer.weight, layer.kernel_map, layer.norm, residual, convolved), convolved
+
 
 TRITON = Triton()
+
+
+def _product(
+    features: Tensor,
+    weight: Tensor,
+    kernel_map: KernelMap,
+    norm: FixedNorm | None = None,
+    residual: Tensor | None = None,
+    convolved: Tensor | None = None,
+) -> Tensor:
+    """A convolution and, with a norm, what follows it; `convolved` takes what came before the norm."""
+    table, (offsets, depth, width) = kernel_map.by_offset, weight.shape
+    output = features.new_empty(kernel_map.outputs, width)
+    columns = _tile(width, COLUMNS)
+    grid = (-(-kernel_map.outputs // ROWS), -(-width // columns))
+    normed = (None,) * 5 if norm is None else (norm.weight, norm.bias, norm.mean, norm.variance, norm.eps)
+    with torch.cuda.device_of(features):  # Triton launches on the current device
+        _kernels().product[grid](
+            features.contiguous(), weight.contiguous(), table.sources, table.order, output, kernel_map.outputs,
+            *normed, None if residual is None else residual.contiguous(), convolved,
+            depth, width, offsets, ROWS, columns, _tile(depth, DEPTH), _precision(),
+        )  # fmt: skip
+    return output
 
 
 def _tile(size: int, most: int) -> int:

@@ -1,4 +1,7 @@
-"""Triton kernels of `ttt_kd_ros.sparse.triton`; importing this module needs Triton."""
+"""Triton kernels of `ttt_kd_ros.sparse.triton`; importing this module needs Triton.
+
+None is compiled anew for another number of voxels: that is another in each scan.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,10 @@ import triton
 import triton.language as tl
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["outputs"])
 def product(
     features, weight, sources, order, output, outputs,
+    norm_weight, norm_bias, mean, variance, eps, residual, convolved,
     depth: tl.constexpr, width: tl.constexpr, offsets: tl.constexpr,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
@@ -22,6 +26,10 @@ def product(
         (inputs, depth), (offsets, depth, width) and (outputs, width), contiguous.
     sources, order
         Of `OffsetTable`.
+    norm_weight, norm_bias, mean, variance
+        (width,), of the norm and ReLU after the sum; or None.
+    residual, convolved
+        (outputs, width), contiguous: what is added before the ReLU, and where the sums are kept; or None.
     """
     place = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
@@ -44,11 +52,20 @@ def product(
                     other=0.0,
                 )
                 total = tl.dot(inputs, matrix, total, input_precision=PRECISION)
-    tl.store(
-        output + target[:, None] * width + column[None, :],
-        total.to(output.dtype.element_ty),
-        mask=(place < outputs)[:, None] & (column < width)[None, :],
-    )
+    cell = target[:, None] * width + column[None, :]
+    inside = (place < outputs)[:, None] & (column < width)[None, :]
+    if norm_weight is not None:
+        if convolved is not None:
+            tl.store(convolved + cell, total, mask=inside)
+        scale = tl.load(norm_weight + column, mask=column < width, other=0.0)
+        scale /= tl.sqrt(tl.load(variance + column, mask=column < width, other=1.0) + eps)
+        shift = tl.load(norm_bias + column, mask=column < width, other=0.0)
+        shift -= tl.load(mean + column, mask=column < width, other=0.0) * scale
+        total = total * scale[None, :] + shift[None, :]
+        if residual is not None:
+            total += tl.load(residual + cell, mask=inside, other=0.0)
+        total = tl.where(total < 0, 0.0, total)  # what is no number stays so
+    tl.store(output + cell, total.to(output.dtype.element_ty), mask=inside)
 
 
 @triton.jit
