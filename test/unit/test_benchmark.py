@@ -187,6 +187,18 @@ def test_a_wrong_backend_is_far_from_the_exact_results(network, street_points, m
     assert "spconv: on the CPU" in said
 
 
+def test_a_backend_that_fails_costs_the_others_nothing(network, street_points, monkeypatch):
+    class Broken(Plain):
+        def convolve(self, *arguments):
+            raise ImportError("No module named 'lark'")
+
+    monkeypatch.setitem(BACKENDS, "broken", Broken())
+    found = compare_backends(network, [street_points], SETTINGS, MACHINE, 1, time.perf_counter, counts=(500,))
+    assert found.unusable["broken"] == "it fails: No module named 'lark'"
+    assert {NAIVE, "torch"} <= set(found.times[500])
+    assert "broken" not in found.times[500]
+
+
 def test_the_time_on_a_cpu_is_no_device_time(tmp_path, capsys):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.cuda, "is_available", lambda: True)

@@ -44,7 +44,7 @@ class Comparison:
     unusable
         Why a backend cannot be used on this device, by its name.
     exactness
-        By backend, on the fewest voxels.
+        By backend, on the first number of voxels.
     times
         By number of voxels, backend and stage.
     peak_gb
@@ -78,12 +78,13 @@ def compare_backends(
     device = next(network.parameters()).device
     problems = {name: backend.problem(device) for name, backend in BACKENDS.items()}
     networks = {NAIVE: plain_network(network)} | {name: network for name, problem in problems.items() if not problem}
-    exactness: dict[str, Exactness] = {}
+    exactness, failures = _exactness(networks, sized(network, scans, counts[0]).voxels)
+    problems |= failures
+    networks = {name: networks[name] for name in exactness}
     times: dict[int, dict[str, dict[str, Timing]]] = {}
     peak_gb: dict[int, dict[str, float]] = {}
     for count in counts:
         part = sized(network, scans, count)
-        exactness = exactness or _exactness(networks, part.voxels)
         stages = {name: list(_stages(name, net, part, settings)) for name, net in networks.items()}
         found = measure([[stage for one in stages.values() for stage in one]], machine, repeats, clock)
         times[count] = {
@@ -117,15 +118,20 @@ def _by(name: str, run: Callable[[], object]) -> Callable[[], object]:
     return by_backend
 
 
-def _exactness(networks: Mapping[str, Network], voxels: VoxelInput) -> dict[str, Exactness]:
+def _exactness(networks: Mapping[str, Network], voxels: VoxelInput) -> tuple[dict[str, Exactness], dict[str, str]]:
+    """How exact each backend is, or why it fails."""
     exact = copy.deepcopy(networks[NAIVE]).double()
     expected = _outputs_and_gradients(exact, replace(voxels, features=voxels.features.double()))
-    found = {}
+    found, failures = {}, {}
     for name, network in networks.items():
-        with products.using(BACKENDS.get(name, PLAIN)):
-            outputs, gradients = _outputs_and_gradients(network, voxels)
-        found[name] = Exactness(_distance(outputs, expected[0]), _distance(gradients, expected[1]))
-    return found
+        try:
+            with products.using(BACKENDS.get(name, PLAIN)):
+                outputs, gradients = _outputs_and_gradients(network, voxels)
+        except Exception as error:  # noqa: BLE001  an installation may be broken in any way
+            failures[name] = f"it fails: {error}"
+        else:
+            found[name] = Exactness(_distance(outputs, expected[0]), _distance(gradients, expected[1]))
+    return found, failures
 
 
 def _outputs_and_gradients(network: Network, voxels: VoxelInput) -> tuple[Tensor, Tensor]:
