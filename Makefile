@@ -79,7 +79,7 @@ domains: setup ## Train on the simulator's domain `source` and score every domai
 	done
 	for seed in $(SEEDS); do for kd in 0 1; do \
 		test -f $(VENV)/domains/kd$${kd}_$$seed/model.safetensors || \
-		$(BIN)/ttt_kd train $(DRIVES)/source_* --config simulated --steps $(STEPS) --seed $$seed --kd-weight $$kd \
+		$(BIN)/ttt_kd train $(DRIVES)/source_? $(DRIVES)/source_?? --config simulated --steps $(STEPS) --seed $$seed --kd-weight $$kd \
 			--out $(VENV)/domains/kd$${kd}_$$seed || exit 1; \
 	done; done
 	$(BIN)/ttt_kd evaluate $(DOMAINS:%=$(DRIVES)/%@0:$(SCANS)) --protocol modes --out demo/domains \
