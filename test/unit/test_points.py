@@ -76,6 +76,20 @@ def test_interpolation_weighs_coarse_points_by_their_inverse_squared_distance():
     torch.testing.assert_close(values, torch.tensor(expected, dtype=torch.float64), atol=1e-4, rtol=1e-4)
 
 
+def test_interpolation_does_not_depend_on_the_order_in_which_a_gpu_adds(street_points, monkeypatch):
+    add = torch.Tensor.index_add_
+
+    def in_any_order(total, dim, rows, values):
+        order = torch.randperm(len(rows))
+        return add(total, dim, rows[order], values[order])
+
+    grid = voxelise(street_points, 0.2)
+    positions = grid.mean(street_points)
+    monkeypatch.setattr(torch.Tensor, "index_add_", in_any_order)
+    first, second = (build_point_pyramid(grid.keys, positions, 2, 1.5).up[0] for _ in "12")
+    assert torch.equal(first.weights, second.weights)
+
+
 def test_the_gradients_of_the_whole_network_equal_finite_differences():
     torch.manual_seed(0)
     backbone = PointNetwork(5, PointsConfig(3, (4, 4), (3, 3), (1, 1), 1.5)).double().eval()

@@ -7,7 +7,7 @@ Neighbours are found on the grid. Convolution, pooling and interpolation are the
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
 from typing import Any
@@ -143,8 +143,9 @@ def interpolation(fine: Tensor, coarse: Tensor, parents: Tensor, neighbours: Ker
     place = torch.arange(len(rows), device=fine.device) - (counts.cumsum(dim=0) - counts)[rows]
     columns = neighbours.sources[groups.pairs[first[rows] + place]]
     weights = 1 / ((fine[rows] - coarse[columns]).square().sum(dim=1) + 1e-6)
-    total = weights.new_zeros(len(fine)).index_add_(0, rows, weights)
-    return WeightedSum.of(rows, columns, weights / total[rows], len(fine), len(coarse))
+    sums = WeightedSum.of(rows, columns, weights, len(fine), len(coarse))
+    total = sums.product(weights.new_ones(len(coarse), 1)).squeeze(1)  # in a fixed order, on GPUs too
+    return replace(sums, weights=weights / total[rows])
 
 
 @dataclass(frozen=True)
