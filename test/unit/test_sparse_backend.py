@@ -155,6 +155,16 @@ def test_a_wrong_spconv_is_refused_where_it_was_asked_for_and_passed_over_where_
     network(network.voxel_input(torch.rand(100, 3)))
 
 
+def test_a_backend_is_refused_that_is_wrong_where_norms_alone_move(stand_in, network, monkeypatch):
+    def convolve_norm_relu(*arguments):
+        output, convolved = PLAIN.convolve_norm_relu(*arguments)
+        return output, None if convolved is None else convolved * (1 + 2 * TOLERANCE)
+
+    monkeypatch.setattr(SPCONV, "convolve_norm_relu", convolve_norm_relu)
+    with pytest.raises(InputError, match="products differ by"):
+        use_sparse_backend("spconv", network)
+
+
 def test_on_the_cpu_spconv_is_refused_and_auto_is_native(network):
     with pytest.raises(InputError, match="wrong with more than one thread"):
         use_sparse_backend("spconv", network)

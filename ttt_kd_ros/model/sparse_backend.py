@@ -97,7 +97,8 @@ def _disagreement(name: str, network: Network) -> str:
     try:
         with products.using(comparison):
             found = _made_scan(network, POINTS)
-            outputs_and_gradients(network, found)
+            for norms_alone in (False, True):  # backends keep and compute something else for each
+                outputs_and_gradients(network, found, norms_alone)
     except Exception as error:  # noqa: BLE001  a compiler may fail in any way
         return f"it fails: {error}"
     if not _same((found.grid, found.pyramid), (expected.grid, expected.pyramid)):
@@ -208,15 +209,19 @@ def _same(found: Any, expected: Any) -> bool:
     return bool(found == expected)
 
 
-def outputs_and_gradients(network: Network, voxels: VoxelInput) -> tuple[Tensor, ...]:
-    """Logits and features of voxels, and the gradients of the backbone's weights with respect to their mean squares."""
+def outputs_and_gradients(network: Network, voxels: VoxelInput, norms_alone: bool = False) -> tuple[Tensor, ...]:
+    """Logits and features of voxels, and the gradients of the backbone's weights with respect to their mean squares.
+
+    With `norms_alone` the gradients are those of its norms' weights.
+    """
     weights = {
-        f"backbone.{name}": weight.detach().clone().requires_grad_()
+        f"backbone.{name}": weight.detach().clone().requires_grad_(weight.ndim == 1 or not norms_alone)
         for name, weight in network.backbone.named_parameters()
     }
     logits, features = torch.func.functional_call(network, weights, (voxels,))
     loss = logits.square().mean() + features.square().mean()
-    return (logits.detach(), features.detach(), *torch.autograd.grad(loss, tuple(weights.values())))
+    moved = tuple(weight for weight in weights.values() if weight.requires_grad)
+    return (logits.detach(), features.detach(), *torch.autograd.grad(loss, moved))
 
 
 def _device(network: Network) -> torch.device:
