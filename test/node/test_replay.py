@@ -307,7 +307,10 @@ def test_the_node_answers_every_scan_with_its_own_number_of_points(folder, bag, 
     assert result.miou == pytest.approx(mean_iou(matrix))
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGKILL, -9)],
+)
 def test_a_replay_that_ends_early_stops_the_node(number, code, bag, checkpoint, tmp_path):
     out = tmp_path / "out"
     command = [

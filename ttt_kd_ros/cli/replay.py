@@ -112,7 +112,7 @@ def run(args: argparse.Namespace) -> int:
     }
     parameters |= {name: value for name, value in options.items() if value is not None}
     settings = ReplaySettings(args.checkpoint, args.rate, parameters, args.out)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    _end_in_order()
     what = plan(args.bag, settings)
     result = replay_in_process(what) if args.in_process else replay(what)
     print(summary(result))
@@ -121,6 +121,13 @@ def run(args: argparse.Namespace) -> int:
     if args.report:
         print(f"report    {_write_report(args.out / 'report.html', what, result, in_process=args.in_process)}")
     return 0
+
+
+def _end_in_order() -> None:
+    """Let the signals that end a process end the node and the recording first."""
+    for number in signal.Signals:
+        if number.name in ("SIGTERM", "SIGHUP") and signal.getsignal(number) is not signal.SIG_IGN:  # as by nohup
+            signal.signal(number, lambda number, _: sys.exit(128 + number))
 
 
 def _write_report(path: Path, what: Plan, result: Result, *, in_process: bool) -> Path:
