@@ -123,6 +123,7 @@ class Surroundings(Node):
         self.clouds: list[PointCloud2] = []
         self.reports: list[dict[str, str]] = []
         self.states: dict[str, DiagnosticStatus] = {}
+        self.diagnostics = 0
         self.points = self.create_publisher(PointCloud2, "points", qos_profile_sensor_data)
         self.images = self.create_publisher(Image, "front/image_raw", qos_profile_sensor_data)
         self.files = self.create_publisher(CompressedImage, "front/image_raw/compressed", qos_profile_sensor_data)
@@ -148,6 +149,7 @@ class Surroundings(Node):
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         with self.changed:
             self.states |= {state.name: state for state in message.status}
+            self.diagnostics += 1
             self.changed.notify_all()
 
     def wait_until(self, condition: Callable[[], object], timeout: float = TIMEOUT) -> None:
@@ -172,6 +174,11 @@ class Surroundings(Node):
 
         self.wait_until(reached)
         return self.states[f"segment: {name}"]
+
+    def wait_for_diagnostics(self, number: int) -> None:
+        """Wait for so many more messages of diagnostics."""
+        enough = self.diagnostics + number
+        self.wait_until(lambda: self.diagnostics >= enough)
 
     def tells_silence(self, name: str) -> bool:
         """Whether the last diagnostics say that nothing arrives of a subject."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import math
-import time
 import weakref
 from threading import Thread
 
@@ -471,7 +470,7 @@ class TestReport:
         robot.show(image(color_picture(), "rgb8"))
         robot.world.points.publish(cloud(POINTS))
         robot.world.wait_for_state(SCANS, RECEIVED)
-        time.sleep(1)
+        robot.world.wait_for_diagnostics(10)
         assert not robot.world.tells_silence(SCANS)
         assert not robot.world.tells_silence(FRONT)
         robot.segmenter.may_go_on.set()
