@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from tempfile import TemporaryFile
 
-from ttt_kd_ros.errors import DataError
-
 
 def claim(directory: Path) -> None:
     """Make a directory and see that files can be written to it, before the work of which they hold the result.
@@ -18,9 +16,3 @@ def claim(directory: Path) -> None:
     """
     directory.mkdir(parents=True, exist_ok=True)
     TemporaryFile(dir=directory).close()
-
-
-def require_unused(path: Path) -> None:
-    """Raise DataError if there is something at `path`."""
-    if path.exists():
-        raise DataError(f"'{path}' exists already; remove it or choose another directory")

@@ -25,7 +25,7 @@ ALLOWED = {
     "trainer": {"segmenter", "background"},
     "warm_up": {"frame", "segmenter"},
     "schedule": {"frame", "adaptation", "segmenter", "background", "warm_up"},
-    "data": {"frame", "geometry", "output"},
+    "data": {"frame", "geometry"},
     "training": {"frame", "geometry", "sparse", "model", "teacher", "adaptation", "segmenter", "data"},
     "evaluation": {"frame", "geometry", "sparse", "model", "teacher", "adaptation", "segmenter", "data"},
     "benchmark": {"frame", "geometry", "sparse", "model", "teacher", "adaptation", "segmenter", "data"},

@@ -37,9 +37,9 @@ def run(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from ttt_kd_ros.cli.simulate import progress
+    from ttt_kd_ros.data.folder import require_unused
     from ttt_kd_ros.data.simulation.domains import find_camera, find_domain
     from ttt_kd_ros.data.simulation.drive import Drive, write_folder
-    from ttt_kd_ros.output import require_unused
     from ttt_kd_ros.replay.demo import DemoSettings, demonstrate
 
     drive = Drive(find_domain(args.domain), args.seed, args.frames, (find_camera("front"),))

@@ -56,9 +56,9 @@ def run(args: argparse.Namespace) -> int:
     """Simulate and say what was written."""
     from dataclasses import replace
 
+    from ttt_kd_ros.data.folder import require_unused
     from ttt_kd_ros.data.simulation.domains import find_camera, find_domain
     from ttt_kd_ros.data.simulation.drive import Drive, write_folder
-    from ttt_kd_ros.output import require_unused
 
     domain = find_domain(args.domain)
     if args.columns is not None:

@@ -344,6 +344,12 @@ def part_of(items: Sequence[T], text: str, where: str) -> Sequence[T]:
     return taken
 
 
+def require_unused(path: Path) -> None:
+    """Raise DataError if there is something at `path`."""
+    if path.exists():
+        raise DataError(f"'{path}' exists already; remove it or choose another directory")
+
+
 def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
     """All arrays of an npz file.
 

@@ -16,8 +16,8 @@ from typing import Any
 from rosbags.interfaces import Connection, Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime
 from rosbags.rosbag2 import Reader, ReaderError, StoragePlugin, Writer
 
+from ttt_kd_ros.data.folder import require_unused
 from ttt_kd_ros.errors import DataError
-from ttt_kd_ros.output import require_unused
 from ttt_kd_ros.replay.messages import TYPES, deserialize, serialize
 
 STORAGES = ("mcap", "sqlite3")

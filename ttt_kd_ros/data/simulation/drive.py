@@ -12,7 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from ttt_kd_ros.data.folder import FIRST_STAMP
+from ttt_kd_ros.data.folder import FIRST_STAMP, require_unused
 from ttt_kd_ros.data.simulated import KIND, VERSION
 from ttt_kd_ros.data.simulation.camera import Lens, Photographer, Rendering, camera_mounting, sun_direction
 from ttt_kd_ros.data.simulation.domains import CameraSpec, Domain
@@ -22,7 +22,6 @@ from ttt_kd_ros.data.simulation.track import Floats
 from ttt_kd_ros.data.simulation.world import World
 from ttt_kd_ros.errors import DataError, InputError
 from ttt_kd_ros.geometry.transforms import invert, rigid
-from ttt_kd_ros.output import require_unused
 
 JPEG_QUALITY = 92
 
