@@ -41,7 +41,7 @@ def unpack(keys: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Grouping:
-    """The pairs of each voxel.
+    """The pairs of each voxel, or its points.
 
     Parameters
     ----------
@@ -53,6 +53,15 @@ class Grouping:
 
     pairs: Tensor
     bounds: Tensor
+
+    @classmethod
+    def of(cls, voxels: Tensor, counts: Tensor) -> Grouping:
+        """From the voxel of each pair (P,) and the number of pairs of each voxel (V,)."""
+        return cls(torch.sort(voxels, stable=True).indices, F.pad(counts.cumsum(dim=0), (1, 0)))
+
+    def sum(self, values: Tensor) -> Tensor:
+        """(V, C) sums of the pairs' values (P, C), in a fixed order."""
+        return F.embedding_bag(self.pairs, values, self.bounds, mode="sum", include_last_offset=True)
 
 
 @dataclass(frozen=True)
@@ -145,9 +154,7 @@ class KernelMap:
     @cached_property
     def by_target(self) -> Grouping:
         """The pairs of each output."""
-        order = torch.sort(self.targets.int(), stable=True).indices
-        counts = torch.bincount(self.targets, minlength=self.outputs)
-        return Grouping(order, F.pad(counts.cumsum(dim=0), (1, 0)))
+        return Grouping.of(self.targets.int(), torch.bincount(self.targets, minlength=self.outputs))
 
     @property
     def offsets(self) -> int:

@@ -9,11 +9,10 @@ from __future__ import annotations
 import threading
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ttt_kd_ros.sparse.backend import Backend
-from ttt_kd_ros.sparse.kernel_map import Grouping, KernelMap
+from ttt_kd_ros.sparse.kernel_map import KernelMap
 
 
 class _Memory(threading.local):
@@ -52,7 +51,7 @@ class Plain(Backend):
         matrices, parts = weight.unbind(), products.split([pairs.count for pairs in kernel_map.connected])
         for pairs, part in zip(kernel_map.connected, parts, strict=True):
             torch.mm(_select(features, pairs.sources), matrices[pairs.offset], out=part)
-        return _summed(products, kernel_map.by_target)
+        return kernel_map.by_target.sum(products)
 
     def weight_gradient(self, features: Tensor, gradient: Tensor, weight: Tensor, kernel_map: KernelMap) -> Tensor:
         """See `Backend`."""
@@ -76,14 +75,10 @@ class Plain(Backend):
             gathered = _select(gradient, pairs.targets)
             torch.mm(gathered, matrices[pairs.offset], out=part)
             torch.mm(_select(features, pairs.sources).T, gathered, out=of_weight[pairs.offset])
-        return _summed(products, kernel_map.transposed.by_target), result
+        return kernel_map.transposed.by_target.sum(products), result
 
 
 PLAIN = Plain()
-
-
-def _summed(products: Tensor, groups: Grouping) -> Tensor:
-    return F.embedding_bag(groups.pairs, products, groups.bounds, mode="sum", include_last_offset=True)
 
 
 def _select(features: Tensor, rows: Tensor | None) -> Tensor:

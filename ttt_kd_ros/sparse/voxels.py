@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from ttt_kd_ros.sparse.kernel_map import COORDINATE_LIMIT, Kept, KernelMap
+from ttt_kd_ros.sparse.kernel_map import COORDINATE_LIMIT, Grouping, Kept, KernelMap
 from ttt_kd_ros.sparse.products import maps
 
 
@@ -57,8 +55,7 @@ def mean_by_row(values: Tensor, rows: Tensor, counts: Tensor) -> Tensor:
     if values.device.type == "cpu":
         total = values.new_zeros(len(counts), values.shape[1]).index_add_(0, rows, values)
     else:
-        order, bounds = torch.sort(rows, stable=True).indices, F.pad(counts.cumsum(dim=0), (1, 0))
-        total = F.embedding_bag(order, values, bounds, mode="sum", include_last_offset=True)
+        total = Grouping.of(rows, counts).sum(values)
     return total / counts.to(values)[:, None]
 
 
