@@ -12,8 +12,8 @@ from ttt_kd_ros.segmenter import Segmenter
 TWICE = 2
 """What runs for the first time is slow and does not count (`RunningCost`)."""
 
-STEPS = 3
-"""On a scan: the first one, on a GPU one that is recorded and one that is replayed."""
+STEPS = (1, 3)
+"""On a scan: one alone, then on a GPU one that is recorded and one that is replayed."""
 GROW_WITH_THE_SCAN = ("statistics", "begin", "step", "record", "replay")
 
 
@@ -31,9 +31,11 @@ def warm_up(segmenter: Segmenter) -> None:
     settings = segmenter.settings
     if settings.mode == "off":
         return
-    segmenter.configure(replace(settings, mode="offline", schedule="before", steps=STEPS, familiar=0.0, min_pairs=1))
+    segmenter.configure(
+        replace(settings, mode="offline", schedule="before", steps=max(STEPS), familiar=0.0, min_pairs=1)
+    )
     for seed in range(TWICE):
-        segmenter.segment(made_frame(seed))
+        segmenter.segment_after(made_frame(seed), STEPS)
     segmenter.configure(settings)
     segmenter.reset()
     segmenter.pace.assume(*GROW_WITH_THE_SCAN)

@@ -4,18 +4,24 @@ import copy
 import gc
 import weakref
 from contextlib import nullcontext
+from dataclasses import is_dataclass, replace
 from unittest.mock import MagicMock
 
 import pytest
 import torch
+from stripes import TINY_UNET
 
 from ttt_kd_ros.adaptation import replayed
 from ttt_kd_ros.adaptation.replayed import MIN_LEFT, RECORD, REPLAY, STEP, Recorder, Replayed
 from ttt_kd_ros.adaptation.session import AdaptationSession
 from ttt_kd_ros.adaptation.settings import SCOPES, AdaptationSettings
 from ttt_kd_ros.adaptation.targets import PointTargets
+from ttt_kd_ros.model.network import Network
+from ttt_kd_ros.model.points import PointsConfig
 
 CUDA = torch.device("cuda")
+RECORDED_AT_ONCE_WHERE_THERE_WERE_STEPS = [STEP, REPLAY, RECORD, REPLAY]
+"""How the first and the last step of each of two scans are done."""
 
 
 @pytest.fixture
@@ -24,6 +30,10 @@ def unrecordable(monkeypatch):
         raise RuntimeError("operation not permitted when stream is capturing")
 
     monkeypatch.setattr(Recorder, "_record", fails)
+
+
+def test_what_is_warm_from_the_start_is_recorded_at_once():
+    assert Replayed(lambda: torch.zeros(2), Recorder(CUDA), warm=True).next(MIN_LEFT) == RECORD
 
 
 def test_without_a_cuda_device_every_time_is_done_anew():
@@ -122,11 +132,12 @@ def scans(network, points, device):
 
 
 def weights_after(network, points, settings):
-    """Losses and weights after steps on two scans, and how the last step was done."""
+    """Losses and weights after steps on two scans, and how the first and the last one of each was done."""
     session = AdaptationSession(copy.deepcopy(network).to(CUDA), settings)
     losses, ways = [], []
     for voxels, pairs in scans(network, points, CUDA):
         steps = session.begin(voxels, pairs)
+        ways.append(session._scan.step.next(settings.steps))
         for count in (2, settings.steps):
             session.advance(steps, count)
         losses += steps.kd_losses
@@ -140,10 +151,10 @@ def weights_after(network, points, settings):
 def test_replayed_steps_are_those_taken_one_by_one(network, street_points, scope, optimizer, monkeypatch):
     settings = AdaptationSettings(steps=8, scope=scope, optimizer=optimizer, learning_rate=1e-3, familiar=0.0)
     losses, weights, ways = weights_after(network, street_points, settings)
-    assert ways == [REPLAY, REPLAY]
+    assert ways == RECORDED_AT_ONCE_WHERE_THERE_WERE_STEPS
     monkeypatch.setattr(replayed, "MIN_LEFT", settings.steps + 1)
     expected_losses, expected, ways = weights_after(network, street_points, settings)
-    assert ways == [STEP, STEP]
+    assert ways == [STEP] * 4
     assert losses == pytest.approx(expected_losses, abs=1e-5)
     for name, value in expected.items():
         torch.testing.assert_close(weights[name], value, rtol=1e-3, atol=1e-4)
@@ -153,7 +164,50 @@ def test_replayed_steps_are_those_taken_one_by_one(network, street_points, scope
 @pytest.mark.parametrize("method", ["kd", "confident", "tent", "sar"])
 def test_every_method_can_be_recorded(network, street_points, method):
     settings = AdaptationSettings(steps=6, method=method, familiar=0.0, source_weight=0.1, disagreement_share=0.9)
-    assert weights_after(network, street_points, settings)[2] == [REPLAY, REPLAY]
+    assert weights_after(network, street_points, settings)[2] == RECORDED_AT_ONCE_WHERE_THERE_WERE_STEPS
+
+
+@pytest.mark.parametrize("backbone", [TINY_UNET, PointsConfig(6, (8, 10), (8, 6), (1, 1))])
+def test_a_recording_looks_nothing_up_in_the_maps(network_config, backbone, street_points, pairs, monkeypatch):
+    """A GPU cannot take it from the CPU meanwhile, and each replay would look it up again."""
+    network = Network(replace(network_config, backbone=backbone))
+    session, looked_up = AdaptationSession(network, AdaptationSettings(steps=2, familiar=0.0)), []
+
+    def record(function):
+        before = known(session._scan.view.voxels.pyramid)
+        result = function()
+        looked_up.append(known(session._scan.view.voxels.pyramid) - before)
+        return MagicMock(), result
+
+    session.adapt(network.voxel_input(street_points), pairs)
+    monkeypatch.setattr(session._recorder, "able", True)
+    monkeypatch.setattr(session._recorder, "_record", record)
+    session.adapt(network.voxel_input(street_points), pairs)
+    assert looked_up == [set()]
+
+
+def known(value, path=""):
+    """Paths of all that a value holds, cached properties among it."""
+    if is_dataclass(value):
+        parts = vars(value)
+    elif isinstance(value, tuple):
+        parts = dict(enumerate(value))
+    else:
+        return {path}
+    return set().union({path}, *(known(part, f"{path}.{name}") for name, part in parts.items()))
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
+def test_steps_from_the_source_weights_are_those_of_a_new_session(network, street_points, pairs, optimizer):
+    settings = AdaptationSettings(mode="offline", steps=3, optimizer=optimizer, learning_rate=1e-2, familiar=0.0)
+    session, voxels, found = AdaptationSession(network, settings), network.voxel_input(street_points), []
+    for _ in range(2):
+        losses = session.adapt(voxels, pairs).kd_losses
+        found.append((losses, [weight.clone() for weight in network.backbone.parameters()]))
+        session.reset()
+    (losses, weights), (expected_losses, expected) = found
+    assert losses == expected_losses
+    assert all(map(torch.equal, weights, expected))
 
 
 def test_a_recording_that_is_broken_off_leaves_no_gradient_behind(network, street_points, pairs, monkeypatch):

@@ -7,7 +7,16 @@ import torch.nn.functional as F
 from ttt_kd_ros.benchmark.plain import plain_convolution
 from ttt_kd_ros.sparse.convolution import convolution_norm_relu, sparse_convolution
 from ttt_kd_ros.sparse.fixed_norm import FixedNorm
-from ttt_kd_ros.sparse.kernel_map import downsampling_map, pack, submanifold_map, unpack
+from ttt_kd_ros.sparse.kernel_map import (
+    ALIGNMENT,
+    MASK_BITS,
+    KernelMap,
+    downsampling_map,
+    pack,
+    submanifold_map,
+    tabulate,
+    unpack,
+)
 from ttt_kd_ros.sparse.voxels import build_pyramid, voxelise
 
 SIZE = 10
@@ -174,6 +183,51 @@ def test_maps_cut_for_some_voxels_are_those_that_would_be_built_for_them(share, 
     assert (cut.stem is cut.neighbours[0]) == (stem_kernel_size == 3)
     for a, b in zip((cut.stem, *cut.neighbours, *cut.down), (built.stem, *built.neighbours, *built.down), strict=True):
         assert_same_map(a, b)
+
+
+def some_maps():
+    """Of every kind, one of them without pairs."""
+    keys = pack(random_voxels(5)).sort().values
+    down = downsampling_map(keys)[1]
+    none = torch.empty(0, dtype=torch.long)
+    return [
+        submanifold_map(keys, 3), submanifold_map(keys, 5), down, down.transposed, KernelMap(none, none, (0,) * 8, 5, 3)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+def test_the_table_of_a_map_holds_its_pairs_and_sorts_outputs_by_what_they_lack(at_once):
+    maps = some_maps()
+    if at_once:
+        tabulate([*maps, maps[0]])
+    for kernel_map in maps:
+        table, rows = kernel_map.by_offset, []
+        for offset, (sources, targets) in enumerate(kernel_map.pairs):
+            rows.append([-1] * kernel_map.outputs)
+            for source, target in zip(sources.tolist(), targets.tolist(), strict=True):
+                rows[offset][target] = source
+        assert table.sources.tolist() == rows
+        masks = [sum((row[v] >= 0) << k for k, row in enumerate(rows[:MASK_BITS])) for v in range(kernel_map.outputs)]
+        order = sorted(range(kernel_map.outputs), key=masks.__getitem__)
+        assert table.order.tolist() == order
+        assert table.masks.squeeze(1).tolist() == [masks[v] for v in order]
+        assert {t.dtype for t in vars(table).values()} == {torch.int32}
+
+
+def test_tables_made_at_once_begin_where_kernels_like_to_read():
+    maps = some_maps()
+    tabulate(maps)
+    parts = [part for kernel_map in maps for part in vars(kernel_map.by_offset).values()]
+    assert len({part.untyped_storage().data_ptr() for part in parts}) == 3
+    assert {part.storage_offset() % ALIGNMENT for part in parts} == {0}
+
+
+def test_tables_that_are_there_stay():
+    maps = some_maps()
+    before = maps[1].by_offset
+    tabulate(maps)
+    tabulate(maps)
+    assert maps[1].by_offset is before
 
 
 def test_repeated_convolutions_on_two_threads_are_equal_to_the_bit():

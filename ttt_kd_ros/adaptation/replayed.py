@@ -70,8 +70,8 @@ class Recorder:
 class Replayed:
     """Does the same on the same tensors again and again.
 
-    On CUDA devices it is recorded after the first time, which has compiled and allocated what it needs, and replayed
-    from then on; elsewhere, and where it cannot be recorded, it is done anew each time.
+    On CUDA devices it is recorded once it is warm, and replayed from then on; elsewhere, and where it cannot be
+    recorded, it is done anew each time.
 
     Parameters
     ----------
@@ -80,12 +80,14 @@ class Replayed:
         that is broken off in a recording may be called again.
     recorder
         Records it; what it recorded before is not replayed any more.
+    warm
+        Whether all that it compiles and allocates the first time is there; else it is recorded the second time.
     """
 
-    def __init__(self, function: Callable[[], Tensor], recorder: Recorder) -> None:
+    def __init__(self, function: Callable[[], Tensor], recorder: Recorder, warm: bool = False) -> None:
         self._function = function
         self._recorder = recorder
-        self._warm = False
+        self._warm = warm
         self._recorded: tuple[torch.cuda.CUDAGraph, Tensor] | None = None
 
     def next(self, left: int) -> str:

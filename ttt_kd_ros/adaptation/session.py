@@ -180,11 +180,14 @@ class AdaptationSession:
 
     def _restart(self) -> None:
         self._scope = make_scope(self._network.backbone, self.settings.scope, self._source_network.backbone)
+        self._optimizer = _optimizer(self._scope.flat, self.settings)
         self._forget()
 
     def _forget(self) -> None:
         """Begin with steps as if there had been none."""
-        self._optimizer = _optimizer(self._scope.flat, self.settings)
+        for state in self._optimizer.state.values():
+            for value in state.values():  # it stays where recordings find it
+                value.zero_()
         self._momentum = MOMENTUM
         if self._scan is not None:  # what was recorded moves other weights
             step = self._replayed(self._scan.view, self._scan.loss)
@@ -196,7 +199,8 @@ class AdaptationSession:
         self._recorder.forget()
 
     def _replayed(self, view: View, loss: Objective) -> Replayed:
-        return Replayed(partial(self._take_step, view, loss), self._recorder)
+        stepped = bool(self._optimizer.state)
+        return Replayed(partial(self._take_step, view, loss), self._recorder, warm=stepped)
 
     def adapt(self, voxels: VoxelInput, pairs: PointTargets) -> Steps:
         """Take the settings' steps on a scan (see `begin` and `advance`)."""
@@ -333,6 +337,8 @@ class AdaptationSession:
             steps.kd_losses.append(math.nan)
             self._drift_statistics(scan.view.voxels)
             return "steps"
+        if how == RECORD:
+            scan.view.voxels.pyramid.look_up(gradients=True)
         distillation, loss = scan.step(how).tolist()
         if not math.isfinite(loss):
             return "not finite"

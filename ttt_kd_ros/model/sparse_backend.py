@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any
 
@@ -128,6 +128,9 @@ class _Comparison(Backend):
 
     def suits(self, features: Tensor, kernel_map: KernelMap) -> bool:
         return self._backend.suits(features, kernel_map)
+
+    def look_up(self, maps: Sequence[KernelMap], gradients: bool) -> None:
+        self._backend.look_up(maps, gradients)
 
     def convolve(self, features: Tensor, weight: Tensor, kernel_map: KernelMap) -> Tensor:
         exact = PLAIN.convolve(features.double(), weight.double(), kernel_map)

@@ -150,6 +150,7 @@ class SparseUNet(nn.Module):
 
     def forward(self, features: Tensor, pyramid: Pyramid) -> Tensor:
         """Features (V, out_channels) of every voxel from (V, in_channels)."""
+        pyramid.look_up()
         return self._through(features, pyramid, Eager())
 
     def tape(self, features: Tensor, pyramid: Pyramid, weights: Tensor) -> Tape | None:

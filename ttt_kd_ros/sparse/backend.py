@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -61,7 +62,7 @@ Gradients = tuple[Tensor | None, Tensor | None, Tensor | None, Tensor, Tensor]
 class Backend(ABC):
     """What computes voxels, maps and products on some device, without autograd.
 
-    The two products must be there; the rest follows from them.
+    The two products, and what they look up, must be there; the rest follows from them.
     """
 
     maps: Maps = plain_maps
@@ -74,6 +75,13 @@ class Backend(ABC):
     @abstractmethod
     def suits(self, features: Tensor, kernel_map: KernelMap) -> bool:
         """Whether it can compute this convolution."""
+
+    @abstractmethod
+    def look_up(self, maps: Sequence[KernelMap], gradients: bool) -> None:
+        """Have all there that products along maps, and their gradients, look up once.
+
+        Recordings of passes are to hold none of it, and for all maps at once it takes less time.
+        """
 
     @abstractmethod
     def convolve(self, features: Tensor, weight: Tensor, kernel_map: KernelMap) -> Tensor:

@@ -7,6 +7,7 @@ it is their number that counts.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate, product
@@ -21,6 +22,8 @@ COORDINATE_LIMIT = 2 ** (Z_BITS - 1) - 64
 """Largest absolute voxel coordinate along any axis; the rest of the range is room for kernels."""
 MASK_BITS = 31
 """Of `OffsetTable`: those of an int32 that are no sign."""
+ALIGNMENT = 16
+"""Of its parts, in numbers."""
 
 SHIFTS = (X_BITS + Y_BITS + Z_BITS, Y_BITS + Z_BITS, Z_BITS, 0)
 BIASES = (0, 2 ** (X_BITS - 1), 2 ** (Y_BITS - 1), 2 ** (Z_BITS - 1))
@@ -67,6 +70,8 @@ class Grouping:
 @dataclass(frozen=True)
 class OffsetTable:
     """The pairs of each output as a table, as kernels on a GPU read them.
+
+    All begin at multiples of `ALIGNMENT` numbers: kernels are compiled anew for arrays that do not.
 
     Parameters
     ----------
@@ -164,18 +169,62 @@ class KernelMap:
     @cached_property
     def by_offset(self) -> OffsetTable:
         """The pairs as a table."""
-        offset = torch.arange(self.offsets, device=self.sources.device)
-        rows = offset.repeat_interleave(self.starts.diff(), output_size=len(self.sources))
-        sources = torch.full((self.offsets, self.outputs), -1, dtype=torch.int32, device=offset.device)
-        sources[rows, self.targets] = self.sources.int()
-        masks = ((sources >= 0)[:MASK_BITS].long() << offset[:MASK_BITS, None]).sum(dim=0).int()
-        masks, order = torch.sort(masks, stable=True)
-        return OffsetTable(sources, order.int(), masks[:, None])
+        return _tables((self,))[0]
 
     @cached_property
     def transposed(self) -> KernelMap:
         """Map of the inverse convolution: inputs and outputs exchanged, same offsets."""
         return KernelMap(self.targets, self.sources, self.counts, self.outputs, self.inputs)
+
+
+def tabulate(maps: Iterable[KernelMap]) -> None:
+    """Make the tables of all maps that have none yet at once (`KernelMap.by_offset`)."""
+    lacking = list({id(one): one for one in maps if "by_offset" not in vars(one)}.values())
+    for kernel_map, table in zip(lacking, _tables(lacking) if lacking else (), strict=True):
+        vars(kernel_map)["by_offset"] = table  # where the property keeps it
+
+
+def _tables(maps: Sequence[KernelMap]) -> list[OffsetTable]:
+    """Tables that begin where kernels like to read: padded, and cut from one array and one sort of all outputs."""
+    device, every = maps[0].sources.device, 2**MASK_BITS - 1
+    cells = list(accumulate((_padded(one.offsets * one.outputs) for one in maps), initial=0))
+    rows = list(accumulate((_padded(one.outputs) for one in maps), initial=0))
+    first_cell, first_row, bit, counts = torch.tensor(
+        [
+            (cell + k * one.outputs, row, 1 << k if k < MASK_BITS else 0, count)
+            for one, cell, row in zip(maps, cells, rows, strict=False)
+            for k, count in enumerate(one.counts)
+        ],
+        device=device,
+    ).T.contiguous()
+    targets = torch.cat([one.targets for one in maps])
+    offset = torch.repeat_interleave(counts, output_size=len(targets))
+    sources = torch.full((cells[-1],), -1, dtype=torch.int32, device=device)
+    sources[first_cell[offset] + targets] = torch.cat([one.sources for one in maps]).int()
+    first_mask, start, counts = torch.tensor(
+        [
+            (i << MASK_BITS | padding, row, count)
+            for i, (one, row) in enumerate(zip(maps, rows, strict=False))
+            for padding, count in ((0, one.outputs), (every, _padded(one.outputs) - one.outputs))
+        ],
+        device=device,
+    ).T.contiguous()
+    part = torch.repeat_interleave(counts, output_size=rows[-1])
+    masks = first_mask[part].scatter_add(0, first_row[offset] + targets, bit[offset])
+    masks, order = torch.sort(masks, stable=True)
+    order, masks = (order - start[part]).int(), (masks & every).int()
+    return [
+        OffsetTable(
+            sources[cell : cell + one.offsets * one.outputs].view(one.offsets, one.outputs),
+            order[row : row + one.outputs],
+            masks[row : row + one.outputs, None],
+        )
+        for one, cell, row in zip(maps, cells, rows, strict=False)
+    ]
+
+
+def _padded(count: int) -> int:
+    return -(-count // ALIGNMENT) * ALIGNMENT
 
 
 def occupied_voxels(points: Tensor, voxel_size: float, batch: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:

@@ -6,6 +6,7 @@ They gather, multiply and add up in one go: products stay in registers, the outp
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -44,6 +45,9 @@ class Native(Backend):
     def by_kernels(self, features: Tensor) -> bool:
         """See `Backend`."""
         return features.is_cpu and features.dtype is torch.float32
+
+    def look_up(self, maps: Sequence[KernelMap], gradients: bool) -> None:
+        """See `Backend`; nothing that takes time."""
 
     def convolve(self, features: Tensor, weight: Tensor, kernel_map: KernelMap) -> Tensor:
         """See `Backend`."""

@@ -7,6 +7,7 @@ the sum of its pairs' rows.
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -44,6 +45,11 @@ class Plain(Backend):
     def suits(self, features: Tensor, kernel_map: KernelMap) -> bool:
         """Always."""
         return True
+
+    def look_up(self, maps: Sequence[KernelMap], gradients: bool) -> None:
+        """See `Backend`."""
+        for kernel_map in (*maps, *(one.transposed for one in maps if gradients)):
+            _ = kernel_map.connected, kernel_map.by_target
 
     def convolve(self, features: Tensor, weight: Tensor, kernel_map: KernelMap) -> Tensor:
         """See `Backend`."""

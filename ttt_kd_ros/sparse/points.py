@@ -176,6 +176,11 @@ class PointPyramid:
         """Number of points of the coarsest level."""
         return len(self.neighbourhoods[-1].bounds) - 1
 
+    def look_up(self, gradients: bool = False) -> None:
+        """See `Pyramid`."""
+        if gradients:
+            _ = [sums.transposed for sums in (*self.neighbourhoods, *self.down, *self.up)]
+
     def crop(self, keep: Tensor) -> PointPyramid:
         """The pyramid of the finest points that the (V,) bool mask keeps."""
         depth = len(self.neighbourhoods)

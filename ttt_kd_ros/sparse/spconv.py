@@ -6,6 +6,7 @@ weight's are left to PyTorch.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib import import_module, metadata
 from typing import Any
 
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ttt_kd_ros.sparse.backend import Backend
-from ttt_kd_ros.sparse.kernel_map import MASK_BITS, KernelMap
+from ttt_kd_ros.sparse.kernel_map import MASK_BITS, KernelMap, tabulate
 from ttt_kd_ros.sparse.plain import PLAIN
 
 
@@ -42,6 +43,12 @@ class Spconv(Backend):
         if _number(version) < (2, 3, 8) and _number(np.__version__) >= (2,):
             return f"{name} {version} ends the process with numpy {np.__version__}; install spconv-cu126 or numpy < 2"
         return ""
+
+    def look_up(self, maps: Sequence[KernelMap], gradients: bool) -> None:
+        """See `Backend`."""
+        tabulate([*maps, *(one.transposed for one in maps if gradients)])
+        if gradients:
+            _ = [one.connected for one in maps]
 
     def convolve(self, features: Tensor, weight: Tensor, kernel_map: KernelMap) -> Tensor:
         """See `Backend`."""

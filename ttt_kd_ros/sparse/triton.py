@@ -7,6 +7,7 @@ multiplied in TF32 where PyTorch may do so (`torch.set_float32_matmul_precision`
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from ttt_kd_ros.sparse.backend import Backend, NormedConvolution
 from ttt_kd_ros.sparse.fixed_norm import FixedNorm
-from ttt_kd_ros.sparse.kernel_map import KernelMap
+from ttt_kd_ros.sparse.kernel_map import KernelMap, tabulate
 
 MIN_TILE = 16
 """Least edge of a tile that Triton multiplies."""
@@ -42,6 +43,12 @@ class Triton(Backend):
     def suits(self, features: Tensor, kernel_map: KernelMap) -> bool:
         """Whether the kernels know the type."""
         return features.dtype in (torch.float32, torch.float16, torch.bfloat16)
+
+    def look_up(self, maps: Sequence[KernelMap], gradients: bool) -> None:
+        """See `Backend`."""
+        tabulate([*maps, *(one.transposed for one in maps if gradients)])
+        if gradients:
+            _ = [one.starts for one in maps]
 
     def convolve(self, features: Tensor, weight: Tensor, kernel_map: KernelMap) -> Tensor:
         """See `Backend`."""

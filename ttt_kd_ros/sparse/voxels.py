@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from ttt_kd_ros.sparse.kernel_map import COORDINATE_LIMIT, Grouping, Kept, KernelMap
-from ttt_kd_ros.sparse.products import maps
+from ttt_kd_ros.sparse.products import chosen, maps
 
 
 @dataclass(frozen=True)
@@ -101,6 +101,10 @@ class Pyramid:
     def coarsest(self) -> int:
         """Number of voxels of the coarsest level."""
         return self.neighbours[-1].outputs
+
+    def look_up(self, gradients: bool = False) -> None:
+        """Have all there that passes, and their gradients, look up once (see `Backend`)."""
+        chosen().look_up((self.stem, *self.neighbours, *self.down, *(one.transposed for one in self.down)), gradients)
 
     def crop(self, keep: Tensor) -> Pyramid:
         """The maps that `build_pyramid` would build from the kept keys, cut from those of all keys.
