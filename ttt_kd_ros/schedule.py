@@ -178,9 +178,10 @@ class ScheduledSegmenter:
 def load_scheduled(*, settings: AdaptationSettings = AdaptationSettings(), **how: Any) -> ScheduledSegmenter:
     """Load a segmenter of a stream of scans; the parameters are those of `load_segmenter`.
 
-    With a deadline for scans that are adapted to before they are labelled, it is warmed up (`warm_up`).
+    It is warmed up (`warm_up`) where scans are adapted to before they are labelled and have a deadline, or on a GPU,
+    which takes seconds for what it does for the first time.
     """
     segmenter = load_segmenter(settings=settings, **how)
-    if settings.deadline_ms and not settings.in_background:
+    if not settings.in_background and (settings.deadline_ms or segmenter.device.type == "cuda"):
         warm_up(segmenter)
     return ScheduledSegmenter(segmenter, how)

@@ -215,7 +215,7 @@ def test_warming_up_changes_neither_settings_nor_weights_nor_statistics(segmente
         assert torch.equal(value, before[name]), name
 
 
-def test_what_a_made_up_scan_cost_is_believed_until_it_is_measured_on_a_real_one(clock):
+def test_what_a_made_up_scan_cost_is_believed_until_it_is_measured_twice_on_real_ones(clock):
     pace = Pace(clock)
     for stage, seconds in (("predict", 0.4), ("teacher", 0.3), ("step", 0.8)) * 2:
         pace.add(stage, seconds)
@@ -226,7 +226,19 @@ def test_what_a_made_up_scan_cost_is_believed_until_it_is_measured_on_a_real_one
     assert not pace.fits(clock() + 0.59, "teacher", "step")
     pace.fade("teacher", "step")
     assert pace.fits(clock() + 0.5976, "teacher", "step")
-    pace.add("teacher", 0.7)
+    for _ in range(2):
+        pace.add("teacher", 0.7)
     assert not pace.fits(clock() + 0.98, "teacher", "step")
-    pace.add("step", 0.05)
+    for _ in range(2):
+        pace.add("step", 0.05)
     assert pace.fits(clock() + 0.86, "teacher", "step")
+
+
+def test_a_single_slow_moment_at_the_start_keeps_no_scan_from_being_adapted_to(clock):
+    pace = Pace(clock)
+    for stage, seconds in (("predict", 0.1), ("step", 0.2)) * 2:
+        pace.add(stage, seconds)
+    pace.assume("step")
+    pace.add("predict", 0.1)
+    pace.add("step", 5.0)
+    assert pace.fits(clock() + 0.31, "step")

@@ -6,13 +6,14 @@ import os
 import signal
 import threading
 from dataclasses import asdict, replace
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
 import torch
 from stripes import StripesTeacher, camera_view
 
-from ttt_kd_ros import background
+from ttt_kd_ros import background, schedule
 from ttt_kd_ros.adaptation.settings import AdaptationSettings
 from ttt_kd_ros.background import DIED, Start, Trained, Trainer
 from ttt_kd_ros.errors import InputError
@@ -282,3 +283,23 @@ class TestProcess:
         closing.start()
         closing.join(2)
         assert not closing.is_alive()
+
+
+@pytest.mark.parametrize(
+    ("device", "settings", "warmed_up"),
+    [
+        ("cpu", {}, False),
+        ("cpu", {"deadline_ms": 90.0}, True),
+        ("cpu", {"deadline_ms": 90.0, "schedule": "background"}, False),
+        ("cuda", {}, True),
+        ("cuda", {"schedule": "background"}, False),
+    ],
+    ids=str,
+)
+def test_what_would_be_slow_or_late_for_the_first_time_is_warmed_up(device, settings, warmed_up, monkeypatch):
+    settings = AdaptationSettings(**settings)
+    loaded, done = MagicMock(device=torch.device(device), settings=settings), []
+    monkeypatch.setattr(schedule, "load_segmenter", lambda **how: loaded)
+    monkeypatch.setattr(schedule, "warm_up", done.append)
+    load_scheduled(settings=settings)
+    assert done == [loaded] * warmed_up

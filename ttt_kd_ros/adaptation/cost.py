@@ -42,6 +42,11 @@ class RunningCost:
         return bool(self._latest)
 
     @property
+    def settled(self) -> bool:
+        """Whether there are two: a single one may be of a slow moment."""
+        return len(self._latest) > 1
+
+    @property
     def estimate(self) -> float:
         """How long it takes [s]; 0 without a measurement."""
         return sorted(self._latest)[-2:][0] if self._latest else 0.0
@@ -74,7 +79,7 @@ class Pace:
                 self._assumed[stage] *= FADING
 
     def assume(self, *growing: str) -> None:
-        """Believe in what was measured only until it is measured again; the prediction's cost is unknown until then.
+        """Believe in what was measured until it was measured twice more; the prediction's cost is unknown until then.
 
         Parameters
         ----------
@@ -108,6 +113,6 @@ class Pace:
 
     def _estimate(self, stage: str) -> float:
         cost = self._costs[stage]
-        if cost.known or stage not in self._assumed:
+        if cost.settled or stage not in self._assumed:
             return cost.estimate
         return self._assumed[stage] * (self._estimate("predict") if stage in self._growing else 1.0)
