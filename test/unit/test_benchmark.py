@@ -141,7 +141,7 @@ def test_the_gradient_within_a_margin_becomes_that_of_the_whole_scan(network, st
     prepared = prepare(drive[0], network, StripesTeacher())
     rows = gradient_cosines(network, prepared.voxels, prepared.pairs, "norm", (0.0, 4.0, 1000.0))
     assert rows[0].voxels < rows[1].voxels < rows[2].voxels == 1
-    assert rows[0].cosine < rows[2].cosine == pytest.approx(1, abs=1e-5)
+    assert rows[0].cosine < rows[2].cosine == pytest.approx(1, abs=1e-9)
     assert not any(parameter.requires_grad for parameter in network.parameters())
 
 

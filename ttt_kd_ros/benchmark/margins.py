@@ -36,7 +36,7 @@ def gradient_cosines(
     for margin_m in margins_m:
         view = view_of(voxels, pairs, margin_m / network.config.voxel_size)
         gradient = _gradient(network, view.voxels, view.targets, scope)
-        cosine = torch.cosine_similarity(gradient, whole, dim=0).item()
+        cosine = torch.cosine_similarity(gradient.double(), whole.double(), dim=0).item()
         rows.append(Margin(margin_m, len(view.voxels.grid) / len(voxels.grid), cosine))
     return rows
 
