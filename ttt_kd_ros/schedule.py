@@ -178,8 +178,8 @@ class ScheduledSegmenter:
 def load_scheduled(*, settings: AdaptationSettings = AdaptationSettings(), **how: Any) -> ScheduledSegmenter:
     """Load a segmenter of a stream of scans; the parameters are those of `load_segmenter`.
 
-    It is warmed up (`warm_up`) where scans are adapted to before they are labelled and have a deadline, or on a GPU,
-    which takes seconds for what it does for the first time.
+    Where scans are adapted to before they are labelled, it is warmed up (`warm_up`) if there is a deadline, and on a
+    GPU, which takes seconds for what it does for the first time.
     """
     segmenter = load_segmenter(settings=settings, **how)
     if not settings.in_background and (settings.deadline_ms or segmenter.device.type == "cuda"):

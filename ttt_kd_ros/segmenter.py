@@ -38,8 +38,6 @@ from ttt_kd_ros.teacher.remembering import RememberingTeacher
 
 ADAPTATION_STAGES = ("statistics", "teacher", "adapt")
 """What adaptation adds to the time of a scan."""
-UNTIL_ONE_STEP = ("teacher", "begin", "step")
-"""What a scan that is adapted to needs before its prediction, at least."""
 SMALLEST_SCOPE = "decoder"
 """The scope whose steps need the least memory: the encoder keeps nothing for the gradient."""
 ADAPTED_SCANS = "adapted_scans"
@@ -332,8 +330,9 @@ class Segmenter:
             return "out of memory"
         if not frame.views:
             return "no views"
-        if not pace.fits(due, *UNTIL_ONE_STEP):
-            pace.fade(*UNTIL_ONE_STEP)
+        least = "teacher", "begin", self._session.first_step
+        if not pace.fits(due, *least):
+            pace.fade(*least)
             return "deadline"
         return ""
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import replace
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -11,10 +13,11 @@ import torch
 from stripes import StripesTeacher, camera_view
 
 from ttt_kd_ros.adaptation.cost import Pace, RunningCost
+from ttt_kd_ros.adaptation.replayed import RECORD, REPLAY, STEP
 from ttt_kd_ros.adaptation.settings import AdaptationSettings
 from ttt_kd_ros.frame import Frame, Scan
 from ttt_kd_ros.segmenter import Segmenter
-from ttt_kd_ros.warm_up import warm_up
+from ttt_kd_ros.warm_up import STEPS, TIMES, warm_up
 
 TEACHER_S, FORWARD_S = 0.05, 0.02
 
@@ -193,6 +196,47 @@ def test_once_warmed_up_a_scan_is_late_neither_for_its_first_teacher_nor_for_its
         taken.append(report.steps)
         assert clock() <= due
     assert taken == [0, 6, 6, 6]
+
+
+def test_one_slow_moment_while_warming_up_does_not_count(segmenter, frame, clock):
+    features, calls = segmenter._teacher.features, []
+
+    def once_slow(image):
+        calls.append(clock.go_on(2.0 if len(calls) == 1 else 0.0))
+        return features(image)
+
+    segmenter._teacher.features = once_slow
+    warm_up(segmenter)
+    taken = [segmenter.segment(frame, clock() + 0.2).adaptation.steps for _ in range(3)]
+    assert taken == [0, 6, 6]
+
+
+def test_warming_up_for_a_gpu_meets_every_way_to_take_a_step(segmenter, monkeypatch):
+    """Whatever the settings would stop."""
+    monkeypatch.setitem(STEPS, "cpu", STEPS["cuda"])
+    recorder, ways, add = segmenter._session._recorder, Counter(), segmenter.pace.add
+
+    def record(function):
+        result = function()
+        return MagicMock(replay=lambda: result.copy_(function())), result
+
+    monkeypatch.setattr(recorder, "able", True)
+    monkeypatch.setattr(recorder, "_record", record)
+    monkeypatch.setattr(segmenter.pace, "add", lambda stage, *cost: (ways.update([stage]), add(stage, *cost)))
+    segmenter.configure(replace(segmenter.settings, budget_ms=1.0, disagreement_share=0.001, learning_rate=0.1))
+    warm_up(segmenter)
+    assert min(ways[way] for way in (STEP, RECORD, REPLAY)) >= TIMES
+
+
+def test_before_a_first_step_that_is_recorded_its_recording_must_fit(segmenter, frame, clock, monkeypatch):
+    for _ in range(3):
+        segmenter.segment(frame)
+    monkeypatch.setattr(segmenter._session._recorder, "able", True)
+    for _ in range(3):
+        segmenter.pace.add(RECORD, 9.0)
+    assert segmenter.segment(frame, clock() + 1).adaptation.stopped_by == "deadline"
+    monkeypatch.setattr(segmenter._session._recorder, "able", False)
+    assert segmenter.segment(frame, clock() + 1).adaptation.steps > 0
 
 
 def test_once_warmed_up_a_teacher_that_takes_too_long_is_not_tried(segmenter, frame, clock):

@@ -4,11 +4,12 @@ import copy
 import gc
 import weakref
 from contextlib import nullcontext
-from dataclasses import is_dataclass, replace
+from dataclasses import replace
 from unittest.mock import MagicMock
 
 import pytest
 import torch
+from held import held
 from stripes import TINY_UNET
 
 from ttt_kd_ros.adaptation import replayed
@@ -111,6 +112,21 @@ def test_no_garbage_is_collected_in_a_recording(fake_cuda):
     assert gc.isenabled()
 
 
+def test_a_first_step_is_recorded_once_there_were_steps_and_where_enough_are_to_come(network, street_points, pairs):
+    session = AdaptationSession(network, AdaptationSettings(steps=MIN_LEFT, familiar=0.0))
+    session._recorder.able = True
+    assert session.first_step == STEP
+    session._recorder.able = False
+    session.adapt(network.voxel_input(street_points), pairs)
+    assert session.first_step == STEP, "without a GPU"
+    session._recorder.able = True
+    assert session.first_step == RECORD
+    session.reset()
+    assert session.first_step == RECORD
+    session.configure(AdaptationSettings(steps=MIN_LEFT - 1))
+    assert session.first_step == STEP
+
+
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_none_keeps_what_the_ones_before_worked_on(device):
     recorder, worked_on = Recorder(torch.device(device)), []
@@ -174,9 +190,9 @@ def test_a_recording_looks_nothing_up_in_the_maps(network_config, backbone, stre
     session, looked_up = AdaptationSession(network, AdaptationSettings(steps=2, familiar=0.0)), []
 
     def record(function):
-        before = known(session._scan.view.voxels.pyramid)
+        before = held(session._scan.view.voxels.pyramid)
         result = function()
-        looked_up.append(known(session._scan.view.voxels.pyramid) - before)
+        looked_up.append(held(session._scan.view.voxels.pyramid) - before)
         return MagicMock(), result
 
     session.adapt(network.voxel_input(street_points), pairs)
@@ -184,17 +200,6 @@ def test_a_recording_looks_nothing_up_in_the_maps(network_config, backbone, stre
     monkeypatch.setattr(session._recorder, "_record", record)
     session.adapt(network.voxel_input(street_points), pairs)
     assert looked_up == [set()]
-
-
-def known(value, path=""):
-    """Paths of all that a value holds, cached properties among it."""
-    if is_dataclass(value):
-        parts = vars(value)
-    elif isinstance(value, tuple):
-        parts = dict(enumerate(value))
-    else:
-        return {path}
-    return set().union({path}, *(known(part, f"{path}.{name}") for name, part in parts.items()))
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])

@@ -301,5 +301,6 @@ def test_what_would_be_slow_or_late_for_the_first_time_is_warmed_up(device, sett
     loaded, done = MagicMock(device=torch.device(device), settings=settings), []
     monkeypatch.setattr(schedule, "load_segmenter", lambda **how: loaded)
     monkeypatch.setattr(schedule, "warm_up", done.append)
+    monkeypatch.setattr(schedule, "ScheduledSegmenter", MagicMock())
     load_scheduled(settings=settings)
     assert done == [loaded] * warmed_up

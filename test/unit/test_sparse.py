@@ -222,12 +222,14 @@ def test_tables_made_at_once_begin_where_kernels_like_to_read():
     assert {part.storage_offset() % ALIGNMENT for part in parts} == {0}
 
 
-def test_tables_that_are_there_stay():
+def test_tables_that_are_there_stay_and_those_of_the_same_pairs_are_one():
     maps = some_maps()
     before = maps[1].by_offset
-    tabulate(maps)
-    tabulate(maps)
+    for _ in range(2):
+        tabulate([*maps, maps[2].transposed.transposed])
     assert maps[1].by_offset is before
+    assert maps[2].transposed.transposed.by_offset is maps[2].by_offset
+    assert maps[2].transposed.by_offset is not maps[2].by_offset
 
 
 def test_repeated_convolutions_on_two_threads_are_equal_to_the_bit():

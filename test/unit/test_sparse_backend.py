@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import replace
 from importlib import metadata
 from itertools import count
 from types import ModuleType
@@ -15,11 +16,13 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
+from held import held
 
 from ttt_kd_ros.errors import InputError
 from ttt_kd_ros.model import sparse_backend
 from ttt_kd_ros.model.checkpoint import load_checkpoint
-from ttt_kd_ros.model.sparse_backend import TOLERANCE, use_sparse_backend
+from ttt_kd_ros.model.network import Network
+from ttt_kd_ros.model.sparse_backend import TOLERANCE, outputs_and_gradients, use_sparse_backend
 from ttt_kd_ros.share import embedded_checkpoint
 from ttt_kd_ros.sparse import products, triton
 from ttt_kd_ros.sparse.backend import NormedConvolution
@@ -121,6 +124,21 @@ def test_kernels_and_types_that_spconv_does_not_know_are_left_to_torch(stand_in,
     small = submanifold_map(keys, 3)
     sparse_convolution(torch.ones(len(keys), 2).double(), torch.ones(27, 2, 3).double(), small)
     assert stand_in.implicit_gemm.calls == 0
+
+
+@pytest.mark.parametrize("backend", [PLAIN, SPCONV])
+@pytest.mark.parametrize("stem_kernel_size", [3, 5])
+def test_once_all_is_looked_up_no_pass_looks_anything_up_in_the_maps(
+    stand_in, network_config, stem_kernel_size, backend
+):
+    products.choose(backend)
+    unet = replace(network_config.backbone, stem_kernel_size=stem_kernel_size)
+    network = Network(replace(network_config, backbone=unet)).eval()
+    voxels = network.voxel_input(torch.rand(500, 3, generator=torch.Generator().manual_seed(0)) * 8)
+    voxels.pyramid.look_up(gradients=True)
+    before = held(voxels.pyramid)
+    outputs_and_gradients(network, voxels)
+    assert held(voxels.pyramid) == before
 
 
 def test_a_right_spconv_is_used_by_the_network(stand_in, network):

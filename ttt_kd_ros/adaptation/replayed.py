@@ -35,6 +35,10 @@ class Recorder:
         self._stream: torch.cuda.Stream | None = None
         self._last: torch.cuda.CUDAGraph | None = None
 
+    def first(self, warm: bool, left: int) -> str:
+        """How something would be done that was not recorded, with so many times to go: ``step`` or ``record``."""
+        return RECORD if self.able and warm and left >= MIN_LEFT else STEP
+
     def record(self, function: Callable[[], Tensor]) -> tuple[torch.cuda.CUDAGraph, Tensor] | None:
         """The recording of a function and its result in it; None, with a warning, if it cannot be recorded."""
         try:
@@ -92,9 +96,7 @@ class Replayed:
 
     def next(self, left: int) -> str:
         """How it would be done next, with so many times to go: ``step``, ``record`` or ``replay``."""
-        if self._recorded is not None:
-            return REPLAY
-        return RECORD if self._recorder.able and self._warm and left >= MIN_LEFT else STEP
+        return self._recorder.first(self._warm, left) if self._recorded is None else REPLAY
 
     def __call__(self, how: str) -> Tensor:
         """Do it once in one of the ways of `next`; the result is valid until the next time."""

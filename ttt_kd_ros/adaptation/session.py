@@ -181,17 +181,22 @@ class AdaptationSession:
     def _restart(self) -> None:
         self._scope = make_scope(self._network.backbone, self.settings.scope, self._source_network.backbone)
         self._optimizer = _optimizer(self._scope.flat, self.settings)
-        self._forget()
-
-    def _forget(self) -> None:
-        """Begin with steps as if there had been none."""
-        for state in self._optimizer.state.values():
-            for value in state.values():  # it stays where recordings find it
-                value.zero_()
         self._momentum = MOMENTUM
         if self._scan is not None:  # what was recorded moves other weights
             step = self._replayed(self._scan.view, self._scan.loss)
             self._scan = replace(self._scan, step=step, before=self._scope.flat.clone())
+
+    def _forget(self) -> None:
+        """Begin with steps as if there had been none; the optimizer's state stays, so that the next can be recorded."""
+        for state in self._optimizer.state.values():
+            for value in state.values():
+                value.zero_()
+        self._momentum = MOMENTUM
+
+    @property
+    def first_step(self) -> str:
+        """How a scan's first step will be done: ``step`` or ``record``, on a GPU."""
+        return self._recorder.first(bool(self._optimizer.state), self.settings.steps)
 
     def release(self) -> None:
         """Keep no memory of the last scan and its steps."""

@@ -129,8 +129,8 @@ class _Comparison(Backend):
     def suits(self, features: Tensor, kernel_map: KernelMap) -> bool:
         return self._backend.suits(features, kernel_map)
 
-    def look_up(self, maps: Sequence[KernelMap], gradients: bool) -> None:
-        self._backend.look_up(maps, gradients)
+    def look_up(self, maps: Sequence[KernelMap], back: Sequence[KernelMap]) -> None:
+        self._backend.look_up(maps, back)
 
     def convolve(self, features: Tensor, weight: Tensor, kernel_map: KernelMap) -> Tensor:
         exact = PLAIN.convolve(features.double(), weight.double(), kernel_map)

@@ -77,10 +77,15 @@ class Backend(ABC):
         """Whether it can compute this convolution."""
 
     @abstractmethod
-    def look_up(self, maps: Sequence[KernelMap], gradients: bool) -> None:
-        """Have all there that products along maps, and their gradients, look up once.
+    def look_up(self, maps: Sequence[KernelMap], back: Sequence[KernelMap]) -> None:
+        """Have all there that passes look up once: recordings are to hold none of it, and at once it takes less time.
 
-        Recordings of passes are to hold none of it, and for all maps at once it takes less time.
+        Parameters
+        ----------
+        maps
+            Those of the convolutions.
+        back
+            Transposed ones, along which gradients of features are computed; those of weights are only if there are any.
         """
 
     @abstractmethod

@@ -7,6 +7,7 @@ it is their number that counts.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -178,10 +179,17 @@ class KernelMap:
 
 
 def tabulate(maps: Iterable[KernelMap]) -> None:
-    """Make the tables of all maps that have none yet at once (`KernelMap.by_offset`)."""
-    lacking = list({id(one): one for one in maps if "by_offset" not in vars(one)}.values())
-    for kernel_map, table in zip(lacking, _tables(lacking) if lacking else (), strict=True):
-        vars(kernel_map)["by_offset"] = table  # where the property keeps it
+    """Make the tables (`KernelMap.by_offset`) of all maps that have none at once, one for maps of the same pairs."""
+    same: defaultdict[tuple[int, int], list[KernelMap]] = defaultdict(list)
+    for one in maps:
+        same[id(one.sources), id(one.targets)].append(one)
+    tables = {pairs: one.by_offset for pairs, those in same.items() for one in those if "by_offset" in vars(one)}
+    lacking = [pairs for pairs in same if pairs not in tables]
+    if lacking:
+        tables |= dict(zip(lacking, _tables([same[pairs][0] for pairs in lacking]), strict=True))
+    for pairs, those in same.items():
+        for one in those:
+            vars(one)["by_offset"] = tables[pairs]  # where the property keeps it
 
 
 def _tables(maps: Sequence[KernelMap]) -> list[OffsetTable]:

@@ -46,7 +46,7 @@ class Native(Backend):
         """See `Backend`."""
         return features.is_cpu and features.dtype is torch.float32
 
-    def look_up(self, maps: Sequence[KernelMap], gradients: bool) -> None:
+    def look_up(self, maps: Sequence[KernelMap], back: Sequence[KernelMap]) -> None:
         """See `Backend`; nothing that takes time."""
 
     def convolve(self, features: Tensor, weight: Tensor, kernel_map: KernelMap) -> Tensor:

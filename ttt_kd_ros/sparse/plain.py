@@ -46,9 +46,9 @@ class Plain(Backend):
         """Always."""
         return True
 
-    def look_up(self, maps: Sequence[KernelMap], gradients: bool) -> None:
+    def look_up(self, maps: Sequence[KernelMap], back: Sequence[KernelMap]) -> None:
         """See `Backend`."""
-        for kernel_map in (*maps, *(one.transposed for one in maps if gradients)):
+        for kernel_map in (*maps, *back):
             _ = kernel_map.connected, kernel_map.by_target
 
     def convolve(self, features: Tensor, weight: Tensor, kernel_map: KernelMap) -> Tensor:

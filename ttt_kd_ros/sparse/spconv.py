@@ -44,10 +44,11 @@ class Spconv(Backend):
             return f"{name} {version} ends the process with numpy {np.__version__}; install spconv-cu126 or numpy < 2"
         return ""
 
-    def look_up(self, maps: Sequence[KernelMap], gradients: bool) -> None:
+    def look_up(self, maps: Sequence[KernelMap], back: Sequence[KernelMap]) -> None:
         """See `Backend`."""
-        tabulate([*maps, *(one.transposed for one in maps if gradients)])
-        if gradients:
+        tabulate([one for one in (*maps, *back) if one.offsets <= MASK_BITS])
+        PLAIN.look_up(*([one for one in each if one.offsets > MASK_BITS] for each in (maps, back)))
+        if back:
             _ = [one.connected for one in maps]
 
     def convolve(self, features: Tensor, weight: Tensor, kernel_map: KernelMap) -> Tensor:

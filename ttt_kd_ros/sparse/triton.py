@@ -44,10 +44,10 @@ class Triton(Backend):
         """Whether the kernels know the type."""
         return features.dtype in (torch.float32, torch.float16, torch.bfloat16)
 
-    def look_up(self, maps: Sequence[KernelMap], gradients: bool) -> None:
+    def look_up(self, maps: Sequence[KernelMap], back: Sequence[KernelMap]) -> None:
         """See `Backend`."""
-        tabulate([*maps, *(one.transposed for one in maps if gradients)])
-        if gradients:
+        tabulate([*maps, *back])
+        if back:
             _ = [one.starts for one in maps]
 
     def convolve(self, features: Tensor, weight: Tensor, kernel_map: KernelMap) -> Tensor:

@@ -104,7 +104,8 @@ class Pyramid:
 
     def look_up(self, gradients: bool = False) -> None:
         """Have all there that passes, and their gradients, look up once (see `Backend`)."""
-        chosen().look_up((self.stem, *self.neighbours, *self.down, *(one.transposed for one in self.down)), gradients)
+        after_stem = (*self.neighbours, *self.down, *(one.transposed for one in self.down))
+        chosen().look_up((self.stem, *after_stem), [one.transposed for one in after_stem] if gradients else [])
 
     def crop(self, keep: Tensor) -> Pyramid:
         """The maps that `build_pyramid` would build from the kept keys, cut from those of all keys.
