@@ -171,7 +171,8 @@ class Backend(ABC):
         """
         weight, norm = layer.weight, layer.norm
         normed = torch.ops.aten.threshold_backward(gradient, output, 0)
-        of_norm_bias, scale = normed.sum(dim=0), norm.affine()[0]
+        of_norm_bias, root = normed.sum(dim=0), norm.root()
+        scale = norm.weight * root
         of_inputs, unscaled = self.gradients(features, normed, weight * scale, layer.kernel_map, of_features)
         if convolved is not None:
             along = (normed * convolved).sum(dim=0)
@@ -179,7 +180,7 @@ class Backend(ABC):
             along = None if unscaled is None else (unscaled * weight).sum(dim=(0, 1))  # the same sum
         of_norm_weight = None
         if along is not None:
-            of_norm_weight = (along - norm.mean * of_norm_bias) * torch.rsqrt(norm.variance + norm.eps)
+            of_norm_weight = torch.addcmul(along, norm.mean, of_norm_bias, value=-1) * root
         return of_inputs, None if unscaled is None else unscaled * scale, of_norm_weight, of_norm_bias, normed
 
     def linear_norm(self, features: Tensor, weight: Tensor, norm: FixedNorm) -> Tensor:

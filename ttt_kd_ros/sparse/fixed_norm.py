@@ -39,7 +39,11 @@ class FixedNorm:
         """The same in float64."""
         return FixedNorm(self.weight.double(), self.bias.double(), self.mean.double(), self.variance.double(), self.eps)
 
+    def root(self) -> Tensor:
+        """``1 / sqrt(variance + eps)``, (C,)."""
+        return torch.rsqrt(self.variance + self.eps)
+
     def affine(self) -> tuple[Tensor, Tensor]:
         """Scale and shift (C,) of the values."""
-        scale = self.weight * torch.rsqrt(self.variance + self.eps)
+        scale = self.weight * self.root()
         return scale, torch.addcmul(self.bias, self.mean, scale, value=-1)
