@@ -28,6 +28,7 @@ from ttt_kd_ros.replay.frames import BagFrames
 from ttt_kd_ros.replay.in_process import replay_in_process
 from ttt_kd_ros.replay.session import replay
 from ttt_kd_ros.replay.settings import ReplaySettings, plan
+from ttt_kd_ros.replay.stream import BagStream
 from ttt_kd_ros.ros.counts import Counts
 
 CLASSES = load_classes("street6")
@@ -267,3 +268,37 @@ def test_a_bag_without_ground_truth_has_no_labels(bag, settings, tmp_path):
     assert discover(bare).ground_truth_topic == ""
     frames, _ = frames_of(bare, settings)
     assert all(frame.labels is None for _, frame in frames)
+
+
+def test_a_stream_of_a_bags_frames_is_put_together_by_the_parameters_of_the_node(bag, checkpoint):
+    camera = plan(bag, ReplaySettings(checkpoint)).layout.cameras[0].name
+    views = {
+        offset: [
+            len(frame.views) for frame in BagStream(bag, Path(checkpoint), {f"camera.{camera}.time_offset_ms": offset})
+        ]
+        for offset in (0.0, 5000.0)
+    }
+    assert views == {0.0: [1, 1, 1], 5000.0: [0, 0, 0]}
+
+
+@pytest.mark.parametrize("name", ["adaptation.steps", "device"])
+def test_a_stream_of_frames_is_not_told_how_the_network_runs(bag, checkpoint, name):
+    with pytest.raises(InputError, match=f"--param {name}: says nothing of how a bag is read"):
+        BagStream(bag, Path(checkpoint), {name: "1"})
+
+
+@pytest.mark.parametrize("command", ["replay", "evaluate", "fit"])
+def test_a_bag_whose_scans_are_all_dropped_is_refused_with_the_cause(bag, checkpoint, command, tmp_path, capsys):
+    out = ["--out", str(tmp_path / "out")]
+    how = {"replay": ["--in-process", "--adaptation", "off"], "evaluate": ["--methods", "off"], "fit": []}[command]
+    assert main([command, str(bag), "--checkpoint", checkpoint, "--base-frame", "nope", *how, *out]) == 2
+    told = capsys.readouterr().err
+    assert "no base transform" in told and "set base_frame" in told
+
+
+@pytest.mark.parametrize("command", ["evaluate", "fit"])
+def test_what_is_said_of_bags_is_refused_where_there_is_none(checkpoint, command, tmp_path, capsys):
+    folder = data_folders.pandaset(tmp_path / "folder", scans=1)
+    arguments = [command, str(folder), "--checkpoint", checkpoint, "--out", str(tmp_path / "out")]
+    assert main([*arguments, "--base-frame", "base_link"]) == 2
+    assert "is a data folder; leave out what is said of bags: base_frame" in capsys.readouterr().err

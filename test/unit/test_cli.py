@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import ttt_kd_ros.cli
-from ttt_kd_ros.cli import COMMANDS, convert, main, replay
-from ttt_kd_ros.errors import InputError
+from ttt_kd_ros.cli import COMMANDS, arguments, convert, main, replay
+from ttt_kd_ros.errors import DataError, InputError
 from ttt_kd_ros.replay.bag import bag_sha256
 from ttt_kd_ros.replay.tally import Result
 
@@ -217,7 +217,7 @@ def test_the_module_can_be_run(tmp_path):
 def test_values_of_parameters_are_yaml_whose_words_are_kept():
     texts = ["a.b=3", "c=1e-4", "d=off", "e='off'", "f=[x, y]", "g=a=b", "h=''", "i="]
     expected = {"a.b": "3", "c": "1e-4", "d": "off", "e": "off", "f": ["x", "y"], "g": "a=b", "h": "", "i": ""}
-    assert replay.parse_parameters(texts) == expected
+    assert arguments.parse_parameters(texts) == expected
 
 
 NAN = float("nan")
@@ -256,6 +256,18 @@ def test_the_report_leaves_out_what_there_is_not():
         clouds_out=0, dropped={"overload": 0}, pictures={}, kd_loss={"first": NAN, "last": NAN}, miou=NAN, iou={}
     )
     assert replay.summary(silent).splitlines() == ["scans     10 in, 0 answered", "dropped   none"]
+
+
+def test_a_replay_in_which_no_scan_was_answered_is_refused_with_the_mend_of_each_cause():
+    result().require_answers()
+    result(scans_in=0, clouds_out=0, dropped={}).require_answers()
+    nothing = result(clouds_out=0, dropped={"no base transform": 7, "overload": 0, "unanswered": 3})
+    with pytest.raises(
+        DataError, match=r"no scan was answered; 7 x no base transform: .*set base_frame.*3 x unanswered"
+    ):
+        nothing.require_answers()
+    with pytest.raises(DataError, match="the node was silent"):
+        result(clouds_out=0, dropped={"overload": 0}).require_answers()
 
 
 def test_a_result_is_valid_json_with_null_for_what_cannot_be_told():

@@ -1,11 +1,11 @@
-"""Types of arguments: numbers that a command can use."""
+"""Types of arguments, numbers that a command can use, and what several commands are told of a bag."""
 
 from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 T = TypeVar("T", int, float)
 
@@ -32,3 +32,66 @@ def _at_least(least: T, text: str, convert: Callable[[str], T], kind: str) -> T:
     except ValueError:
         pass
     raise argparse.ArgumentTypeError(f"'{text}' is no {kind} of at least {least:g}")
+
+
+def add_bag_arguments(parser: argparse.ArgumentParser) -> None:
+    """What of a bag is used, and how."""
+    parser.add_argument("--points-topic", metavar="TOPIC", help="topic of a bag's scans, if there are several")
+    parser.add_argument("--base-frame", metavar="FRAME", help="its frame on the ground (default: base_link)")
+    parser.add_argument(
+        "--fixed-frame",
+        metavar="FRAME",
+        help="its frame that does not move, '' for none (default: odom or the root above a base that moves)",
+    )
+    parser.add_argument(
+        "--param",
+        metavar="NAME=VALUE",
+        action="append",
+        default=[],
+        help="another parameter of the node, also to choose cameras (cameras=front,rear) and their topics "
+        "(camera.front.image_topic=TOPIC); may be given several times",
+    )
+
+
+def bag_parameters(args: argparse.Namespace) -> dict[str, Any]:
+    """Parameters of the node that the arguments of `add_bag_arguments` give."""
+    options = {"points_topic": args.points_topic, "base_frame": args.base_frame, "fixed_frame": args.fixed_frame}
+    return parse_parameters(args.param) | {name: value for name, value in options.items() if value is not None}
+
+
+def require_bag(spec: str, parameters: Mapping[str, Any]) -> None:
+    """Refuse what is said of bags where there is none.
+
+    Raises
+    ------
+    InputError
+        If there are parameters for what is no bag.
+    """
+    from ttt_kd_ros.errors import InputError
+
+    if parameters:
+        raise InputError(f"'{spec}' is a data folder; leave out what is said of bags: {', '.join(parameters)}")
+
+
+def parse_parameters(texts: Sequence[str]) -> dict[str, Any]:
+    """``NAME=VALUE`` texts; the value is YAML whose words and numbers stay texts until a type is known.
+
+    Raises
+    ------
+    InputError
+        If one has no ``=`` or a value that is no YAML.
+    """
+    import yaml
+
+    from ttt_kd_ros.errors import InputError
+
+    parameters: dict[str, Any] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise InputError(f"--param {text}: write NAME=VALUE")
+        try:
+            parameters[name] = yaml.load(value, yaml.BaseLoader) or ""
+        except yaml.YAMLError as error:
+            raise InputError(f"--param {text}: the value is no YAML") from error
+    return parameters

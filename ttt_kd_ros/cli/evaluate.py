@@ -10,7 +10,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ttt_kd_ros.cli.arguments import count
+from ttt_kd_ros.cli.arguments import add_bag_arguments, bag_parameters, count, require_bag
 
 if TYPE_CHECKING:
     from ttt_kd_ros.classes import ClassList
@@ -65,6 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--threads", type=count, default=0, metavar="N", help="CPU threads (default: one for each core)"
     )
     parser.add_argument("--out", type=Path, metavar="DIR", help="write scores, tables and plots")
+    add_bag_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -173,7 +174,7 @@ def _data(args: argparse.Namespace) -> list[Data]:
         return lambda checkpoint, classes: _Chain([_open(spec, checkpoint, classes, args) for spec in specs])
 
     def where(specs: Sequence[str]) -> str:
-        return json.dumps([[place(spec) for spec in specs], args.spinning_only])
+        return json.dumps([[place(spec) for spec in specs], args.spinning_only, *filter(None, [bag_parameters(args)])])
 
     names = [Path(spec).name for spec in args.data]
     if args.stream:
@@ -189,7 +190,8 @@ def _open(spec: str, checkpoint: Path, classes: ClassList, args: argparse.Namesp
     if Path(spec).is_file() or (Path(spec) / "metadata.yaml").is_file():
         from ttt_kd_ros.replay.stream import BagStream
 
-        return BagStream(Path(spec), checkpoint)
+        return BagStream(Path(spec), checkpoint, bag_parameters(args))
+    require_bag(spec, bag_parameters(args))
     return open_folder(spec, classes, spinning_only=args.spinning_only)
 
 

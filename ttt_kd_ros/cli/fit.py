@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ttt_kd_ros.adaptation.settings import AdaptationSettings
-from ttt_kd_ros.cli.arguments import amount, count
+from ttt_kd_ros.cli.arguments import add_bag_arguments, amount, bag_parameters, count, require_bag
 
 if TYPE_CHECKING:
     from ttt_kd_ros.classes import ClassList
@@ -51,6 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cache-gb", type=amount, default=20.0, metavar="X", help="size of the cache (default: 20)")
     parser.add_argument("--device", default="cpu", help="torch device (default: %(default)s)")
     parser.add_argument("--threads", type=count, default=0, metavar="N", help="CPU threads (default: torch's choice)")
+    add_bag_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -80,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
     claim(args.out)
     pyplot()  # draws in the end; is it installed?
     spec = manifest.network.teacher
-    frames, data_sha256 = _open(args.data, path, network.config.classes)
+    frames, data_sha256 = _open(args.data, path, network.config.classes, bag_parameters(args))
     teacher = load_teacher(args.teacher or spec.source, long_side=spec.long_side, device=device)
     if args.cache:
         teacher = CachedTeacher(teacher, args.cache, round(args.cache_gb * 1e9))
@@ -97,7 +98,9 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _open(spec: str, checkpoint: Path, classes: ClassList) -> tuple[Iterable[Frame], str]:
+def _open(
+    spec: str, checkpoint: Path, classes: ClassList, parameters: Mapping[str, Any]
+) -> tuple[Iterable[Frame], str]:
     """The frames, and the SHA-256 of the recording."""
     from ttt_kd_ros.data import open_folder
     from ttt_kd_ros.fit.history import folder_sha256
@@ -106,7 +109,8 @@ def _open(spec: str, checkpoint: Path, classes: ClassList) -> tuple[Iterable[Fra
         from ttt_kd_ros.replay.bag import bag_sha256
         from ttt_kd_ros.replay.stream import BagStream
 
-        return BagStream(Path(spec), checkpoint), bag_sha256(spec)
+        return BagStream(Path(spec), checkpoint, parameters), bag_sha256(spec)
+    require_bag(spec, parameters)
     return open_folder(spec, classes), folder_sha256(Path(spec.partition("@")[0]))
 
 

@@ -7,7 +7,9 @@ import math
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from ttt_kd_ros.cli.arguments import add_bag_arguments, bag_parameters
 
 if TYPE_CHECKING:
     from ttt_kd_ros.replay.result import Result
@@ -72,21 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="write report.html to --out: the scores, and pictures and labels beside those of the source model",
     )
-    parser.add_argument("--points-topic", metavar="TOPIC", help="topic of the scans, if there are several")
-    parser.add_argument("--base-frame", metavar="FRAME", help="frame on the ground (default: base_link)")
-    parser.add_argument(
-        "--fixed-frame",
-        metavar="FRAME",
-        help="frame that does not move, '' for none (default: odom or the root above a base that moves)",
-    )
-    parser.add_argument(
-        "--param",
-        metavar="NAME=VALUE",
-        action="append",
-        default=[],
-        help="another parameter of the node, also to choose cameras (cameras=front,rear) and their topics "
-        "(camera.front.image_topic=TOPIC); may be given several times",
-    )
+    add_bag_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -101,15 +89,8 @@ def run(args: argparse.Namespace) -> int:
         raise InputError("--report needs --out DIR, the directory to write report.html to")
     if args.report:
         pyplot()  # draws in the end; is it installed?
-    parameters = parse_parameters(args.param)
-    options = {
-        "adaptation.mode": args.adaptation,
-        "adaptation.steps": args.steps,
-        "teacher": args.teacher,
-        "points_topic": args.points_topic,
-        "base_frame": args.base_frame,
-        "fixed_frame": args.fixed_frame,
-    }
+    parameters = bag_parameters(args)
+    options = {"adaptation.mode": args.adaptation, "adaptation.steps": args.steps, "teacher": args.teacher}
     parameters |= {name: value for name, value in options.items() if value is not None}
     settings = ReplaySettings(args.checkpoint, args.rate, parameters, args.out)
     _end_in_order()
@@ -120,6 +101,7 @@ def run(args: argparse.Namespace) -> int:
         print(f"labels    SHA-256 {result.labels_sha256}")
     if args.report:
         print(f"report    {_write_report(args.out / 'report.html', what, result, in_process=args.in_process)}")
+    result.require_answers()
     return 0
 
 
@@ -136,30 +118,6 @@ def _write_report(path: Path, what: Plan, result: Result, *, in_process: bool) -
     run = describe(what, result, in_process=in_process)
     compare(path, what, with_source(what, run))
     return path
-
-
-def parse_parameters(texts: list[str]) -> dict[str, Any]:
-    """``NAME=VALUE`` texts; the value is YAML whose words and numbers stay texts until a type is known.
-
-    Raises
-    ------
-    InputError
-        If one has no ``=`` or a value that is no YAML.
-    """
-    import yaml
-
-    from ttt_kd_ros.errors import InputError
-
-    parameters: dict[str, Any] = {}
-    for text in texts:
-        name, equals, value = text.partition("=")
-        if not equals:
-            raise InputError(f"--param {text}: write NAME=VALUE")
-        try:
-            parameters[name] = yaml.load(value, yaml.BaseLoader) or ""
-        except yaml.YAMLError as error:
-            raise InputError(f"--param {text}: the value is no YAML") from error
-    return parameters
 
 
 def summary(result: Result) -> str:

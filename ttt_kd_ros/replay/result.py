@@ -18,6 +18,7 @@ from ttt_kd_ros.classes import ClassList
 from ttt_kd_ros.errors import DataError, InputError
 from ttt_kd_ros.evaluation.metrics import confusion, iou, mean_iou, without_nan
 from ttt_kd_ros.replay.bag import bag_sha256
+from ttt_kd_ros.ros.counts import SCAN_CAUSES
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,21 @@ class Result:
     iou: Mapping[str, float]
     peak_memory_mib: float = math.nan
     answers: Sequence[Answer] = field(default=(), repr=False)
+
+    def require_answers(self) -> None:
+        """Refuse a replay that came to nothing.
+
+        Raises
+        ------
+        DataError
+            If there were scans and none was answered, with the mend of each cause.
+        """
+        if self.scans_in and not self.clouds_out:
+            causes = [f"{n} x {cause}: {SCAN_CAUSES.get(cause, '')}" for cause, n in self.dropped.items() if n]
+            why = "; ".join(cause.removesuffix(": ") for cause in causes)
+            raise DataError(
+                f"no scan was answered; {why or 'the node was silent'}; node.log in --out DIR may tell more"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON, None for NaN; without the answers."""
