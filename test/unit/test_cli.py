@@ -220,6 +220,22 @@ def test_values_of_parameters_are_yaml_whose_words_are_kept():
     assert arguments.parse_parameters(texts) == expected
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--steps", "1", "--param", "adaptation.steps=3"],
+        ["--adaptation", "online", "--param", "adaptation.mode=off"],
+        ["--base-frame", "a", "--param", "base_frame=a"],
+        ["--checkpoint", "a", "--param", "checkpoint=b"],
+        ["--param", "cameras=front", "--param", "cameras=left"],
+    ],
+    ids=" ".join,
+)
+def test_what_is_said_twice_is_refused(arguments, capsys):
+    assert main(["replay", "bag", *arguments]) == 2
+    assert "is given twice" in capsys.readouterr().err
+
+
 NAN = float("nan")
 
 

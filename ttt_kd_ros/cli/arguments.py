@@ -56,7 +56,23 @@ def add_bag_arguments(parser: argparse.ArgumentParser) -> None:
 def bag_parameters(args: argparse.Namespace) -> dict[str, Any]:
     """Parameters of the node that the arguments of `add_bag_arguments` give."""
     options = {"points_topic": args.points_topic, "base_frame": args.base_frame, "fixed_frame": args.fixed_frame}
-    return parse_parameters(args.param) | {name: value for name, value in options.items() if value is not None}
+    return with_options(parse_parameters(args.param), options)
+
+
+def with_options(parameters: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters of the node, and those that options of their own stand for, where they are given.
+
+    Raises
+    ------
+    InputError
+        If one is given in both ways.
+    """
+    from ttt_kd_ros.errors import InputError
+
+    given = {name: value for name, value in options.items() if value is not None}
+    if twice := sorted(given.keys() & parameters.keys()):
+        raise InputError(f"{twice[0]} is given twice, by --param and by an option of its own; leave one out")
+    return {**parameters, **given}
 
 
 def require_bag(spec: str, parameters: Mapping[str, Any]) -> None:
@@ -79,7 +95,7 @@ def parse_parameters(texts: Sequence[str]) -> dict[str, Any]:
     Raises
     ------
     InputError
-        If one has no ``=`` or a value that is no YAML.
+        If one has no ``=`` or a value that is no YAML, or two have one name.
     """
     import yaml
 
@@ -90,6 +106,8 @@ def parse_parameters(texts: Sequence[str]) -> dict[str, Any]:
         name, equals, value = text.partition("=")
         if not equals:
             raise InputError(f"--param {text}: write NAME=VALUE")
+        if name in parameters:
+            raise InputError(f"--param {name} is given twice; leave one out")
         try:
             parameters[name] = yaml.load(value, yaml.BaseLoader) or ""
         except yaml.YAMLError as error:

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ttt_kd_ros.cli.arguments import add_bag_arguments, bag_parameters
+from ttt_kd_ros.cli.arguments import add_bag_arguments, bag_parameters, with_options
 
 if TYPE_CHECKING:
     from ttt_kd_ros.replay.result import Result
@@ -89,9 +89,8 @@ def run(args: argparse.Namespace) -> int:
         raise InputError("--report needs --out DIR, the directory to write report.html to")
     if args.report:
         pyplot()  # draws in the end; is it installed?
-    parameters = bag_parameters(args)
     options = {"adaptation.mode": args.adaptation, "adaptation.steps": args.steps, "teacher": args.teacher}
-    parameters |= {name: value for name, value in options.items() if value is not None}
+    parameters = with_options(bag_parameters(args), options | {"checkpoint": args.checkpoint or None})
     settings = ReplaySettings(args.checkpoint, args.rate, parameters, args.out)
     _end_in_order()
     what = plan(args.bag, settings)
