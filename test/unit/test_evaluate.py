@@ -338,6 +338,12 @@ class TestCommand:
         assert main(["evaluate", "a/drive", "b/drive", "--checkpoint", str(checkpoint)]) == 2
         assert "two of the data are called drive" in capsys.readouterr().err
 
+    def test_calls_the_directory_it_is_in_by_its_name(self, checkpoint, tmp_path, monkeypatch, capsys):
+        (tmp_path / "drive").mkdir()
+        monkeypatch.chdir(tmp_path / "drive")
+        assert main(["evaluate", ".", "b/drive", "--checkpoint", str(checkpoint)]) == 2
+        assert "two of the data are called drive" in capsys.readouterr().err
+
 
 class TestProtocols:
     @pytest.mark.parametrize("path", sorted((share_directory() / "config" / "evaluation").glob("*.yaml")), ids=str)

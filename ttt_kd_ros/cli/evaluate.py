@@ -176,7 +176,7 @@ def _data(args: argparse.Namespace) -> list[Data]:
     def where(specs: Sequence[str]) -> str:
         return json.dumps([[place(spec) for spec in specs], args.spinning_only, *filter(None, [bag_parameters(args)])])
 
-    names = [Path(spec).name for spec in args.data]
+    names = [Path(spec).name or Path(spec).resolve().name for spec in args.data]
     if args.stream:
         return [Data(" + ".join(names), where(args.data), opener(args.data))]
     if twice := [name for name in names if names.count(name) > 1]:
