@@ -181,6 +181,18 @@ class TestCommand:
         assert "none of the 3 scans has 100 points in a picture" in capsys.readouterr().err
         assert not list((tmp_path / "out").iterdir())
 
+    def test_refuses_to_write_over_the_checkpoint_that_it_fits(self, network, tmp_path, monkeypatch, capsys):
+        (tmp_path / "fitted").mkdir()
+        source = tmp_path / "fitted" / "model.safetensors"
+        save_checkpoint(source, network, {})
+        content = source.read_bytes()
+        (tmp_path / "link.safetensors").symlink_to(source)
+        monkeypatch.chdir(tmp_path)
+        for checkpoint in ("fitted/model.safetensors", str(source), "link.safetensors"):
+            assert main(["fit", "nowhere", "--checkpoint", checkpoint, "--out", "fitted"]) == 2
+            assert "is the checkpoint to fit, which stays as it is; give another --out" in capsys.readouterr().err
+        assert source.read_bytes() == content
+
     def test_refuses_a_place_that_cannot_be_written_to_before_it_looks_at_the_recording(
         self, checkpoint, tmp_path, capsys
     ):

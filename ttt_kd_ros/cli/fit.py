@@ -59,6 +59,7 @@ def run(args: argparse.Namespace) -> int:
     import torch
 
     from ttt_kd_ros.device import find_device
+    from ttt_kd_ros.errors import InputError
     from ttt_kd_ros.fit.change import measure_change
     from ttt_kd_ros.fit.history import Source, history
     from ttt_kd_ros.fit.passes import FitSettings, fit
@@ -71,12 +72,14 @@ def run(args: argparse.Namespace) -> int:
     from ttt_kd_ros.teacher.cache import CachedTeacher
     from ttt_kd_ros.teacher.load import load_teacher
 
+    path, fitted = args.checkpoint or embedded_checkpoint(), args.out / "model.safetensors"
+    if path.resolve() == fitted.resolve():
+        raise InputError(f"{fitted} is the checkpoint to fit, which stays as it is; give another --out")
     adaptation = replace(FitSettings.adaptation, steps=args.steps, scope=args.scope, trust=args.trust)
     settings = FitSettings(adaptation, args.passes, args.min_agreement)
     device = find_device(args.device)
     if args.threads:
         torch.set_num_threads(args.threads)
-    path = args.checkpoint or embedded_checkpoint()
     network, manifest = load_checkpoint(path)
     claim(args.out)
     pyplot()  # draws in the end; is it installed?
@@ -91,10 +94,10 @@ def run(args: argparse.Namespace) -> int:
     checkpoint = Source(path.name, file_sha256(path))
     data = Source(Path(args.data).name, data_sha256)
     training = history(manifest.training, checkpoint, data, settings, survey, passes, change.agreement)
-    save_checkpoint(args.out / "model.safetensors", network, training)
+    save_checkpoint(fitted, network, training)
     write_report(args.out, survey, passes, change)
     print(text(survey, passes, change))
-    print(f"\n{args.out / 'model.safetensors'}")
+    print(f"\n{fitted}")
     return 0
 
 
