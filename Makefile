@@ -61,7 +61,7 @@ endif
 
 # The model that comes with the package: 40 drives of 5 scans, 2 s apart, of the domain `source` alone.
 model: setup ## Train models/street6.safetensors again, on simulated drives
-	rm -rf $(DRIVES)
+	rm -rf $(DRIVES) $(VENV)/model
 	for seed in $$(seq 0 39); do \
 		$(BIN)/ttt_kd simulate $(DRIVES)/source_$$seed --seed $$seed --frames 5 --interval 2 || exit 1; \
 	done
@@ -78,9 +78,11 @@ domains: setup ## Train on the simulator's domain `source` and score every domai
 		$(BIN)/ttt_kd simulate $(DRIVES)/$$domain --domain $$domain --seed 1000 --frames 20 || exit 1; \
 	done
 	for seed in $(SEEDS); do for kd in 0 1; do \
-		test -f $(VENV)/domains/kd$${kd}_$$seed/model.safetensors || \
+		out=$(VENV)/domains/kd$${kd}_$$seed; \
+		test -f $$out/model.safetensors && continue; \
+		rm -rf $$out && \
 		$(BIN)/ttt_kd train $(DRIVES)/source_? $(DRIVES)/source_?? --config simulated --steps $(STEPS) --seed $$seed --kd-weight $$kd \
-			--out $(VENV)/domains/kd$${kd}_$$seed || exit 1; \
+			--out $$out || exit 1; \
 	done; done
 	$(BIN)/ttt_kd evaluate $(DOMAINS:%=$(DRIVES)/%@0:$(SCANS)) --protocol modes --out demo/domains \
 		--source-only $(SEEDS:%=$(VENV)/domains/kd0_%/model.safetensors) \

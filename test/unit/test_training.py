@@ -287,7 +287,7 @@ class TestRun:
         assert "is one of 2 steps, not of 3" in capsys.readouterr().err
         assert main(["train", folder, "--config", str(config), "--out", str(tmp_path), "--resume"]) == 2
         assert "nothing to resume" in capsys.readouterr().err
-        begin = ["train", folder, "--config", str(config), "--out", str(out)]
+        begin = ["train", folder, "--config", str(config), "--out", str(tmp_path / "another")]
         assert main([*begin, "--held-out", str(tmp_path / "mistyped")]) == 2
         assert "mistyped' is not a directory" in capsys.readouterr().err
         blind = data_folders.semantickitti(tmp_path / "blind", pictures=0)
@@ -298,6 +298,16 @@ class TestRun:
         monkeypatch.setattr("ttt_kd_ros.training.launch.find_spec", lambda name: None)
         assert main([*begin, "--tensorboard"]) == 2
         assert "TensorBoard is not installed: pip install 'ttt_kd_ros[training]'" in capsys.readouterr().err
+
+    @pytest.mark.parametrize("names", [["last.ckpt"], ["model.safetensors"], ["last.ckpt", "model.safetensors"]])
+    def test_the_command_writes_over_no_earlier_training(self, tmp_path, capsys, names):
+        for name in names:
+            (tmp_path / name).write_text("earlier")
+        assert main(["train", "nowhere", "--config", "nowhere", "--out", str(tmp_path)]) == 2
+        said = capsys.readouterr().err
+        assert f"holds {' and '.join(names)} of an earlier training; go on from its state with --resume" in said
+        assert "give another --out, or remove" in said
+        assert {path.name: path.read_text() for path in tmp_path.iterdir()} == dict.fromkeys(names, "earlier")
 
     def test_resuming_where_nothing_was_begun_is_refused(self, joint, network_config, scans, config, tmp_path):
         with pytest.raises(InputError, match="nothing to resume"):
@@ -314,7 +324,7 @@ class TestRun:
         torch.save({"lr_schedulers": [{"total_steps": config.steps}]}, path)
         joint.check_state(path, config)
         path.write_bytes(damage(path.read_bytes()))
-        with pytest.raises(InputError, match=r"last.ckpt is damaged.*begin anew without --resume"):
+        with pytest.raises(InputError, match=r"last.ckpt is damaged.*begin anew with another --out"):
             joint.check_state(path, config)
 
     def test_resuming_keeps_what_was_logged_before(self, joint, network_config, scans, config, tmp_path):

@@ -89,6 +89,8 @@ def run(args: argparse.Namespace) -> int:
     from ttt_kd_ros.training.samples import spread
     from ttt_kd_ros.training.throughput import describe, measure
 
+    if args.out and not args.resume:
+        _refuse_earlier_run(args.out)
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     config = load_training_config(args.config)
     changes = {"steps": args.steps, "kd_weight": args.kd_weight}
@@ -140,6 +142,17 @@ def run(args: argparse.Namespace) -> int:
         )
     print(args.out / "model.safetensors")
     return 0
+
+
+def _refuse_earlier_run(directory: Path) -> None:
+    """Raise InputError if a training has left something in the directory."""
+    from ttt_kd_ros.errors import InputError
+
+    if found := [name for name in ("last.ckpt", "model.safetensors") if (directory / name).exists()]:
+        raise InputError(
+            f"{directory} holds {' and '.join(found)} of an earlier training; go on from its state with --resume, give "
+            f"another --out, or remove {'them' if len(found) > 1 else 'it'}"
+        )
 
 
 def _progress(items: Iterable[int], title: str) -> Iterable[int]:

@@ -227,11 +227,11 @@ def check_state(state: Path, config: TrainingConfig) -> None:
         saved = torch.load(state, map_location="cpu", mmap=True, weights_only=False)
         steps = saved["lr_schedulers"][0]["total_steps"]
     except UNREADABLE as error:
-        raise InputError(f"{state} is damaged or no state of a training; begin anew without --resume") from error
+        raise InputError(f"{state} is damaged or no state of a training; begin anew with another --out") from error
     if steps != config.steps:
         raise InputError(
             f"the training in {state.parent} is one of {steps} steps, not of {config.steps}: its learning rate falls "
-            f"towards its end; give --steps {steps}, or begin anew without --resume"
+            f"towards its end; give --steps {steps}, or begin anew with another --out"
         )
 
 
