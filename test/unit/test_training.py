@@ -287,6 +287,23 @@ class TestRun:
         assert "is one of 2 steps, not of 3" in capsys.readouterr().err
         assert main(["train", folder, "--config", str(config), "--out", str(tmp_path), "--resume"]) == 2
         assert "nothing to resume" in capsys.readouterr().err
+        points = tmp_path / "points.yaml"
+        points.write_text(config.read_text().replace(unet, "{}").replace("unet", "points"))
+        other = str(data_folders.semantickitti(tmp_path / "other"))
+        resume = ["--config", str(config), "--out", str(out), "--resume"]
+        for command, message in (
+            ([folder, other, *resume], "folders is folder, other instead of folder;"),
+            ([f"{folder}@:2", *resume], "folders is folder@:2 instead of folder;"),
+            ([folder, *resume, "--seed", "1"], "seed is 1 instead of 0;"),
+            ([folder, *resume, "--kd-weight", "0"], "kd_weight is 0.0 instead of 1.0;"),
+            ([folder, *resume, "--teacher", "stripes"], "teacher.source is stripes instead of efficientnet-lite0;"),
+            ([folder, *resume, "--accumulate", "2"], "batches_per_step is 2 instead of 1;"),
+            ([folder, *resume, "--config", str(points)], "backbone.kind is points instead of unet;"),
+        ):
+            assert main(["train", *command]) == 2
+            said = capsys.readouterr().err
+            assert f"was started with something else: {message}" in said
+            assert "give the same, or begin anew with another --out" in said
         begin = ["train", folder, "--config", str(config), "--out", str(tmp_path / "another")]
         assert main([*begin, "--held-out", str(tmp_path / "mistyped")]) == 2
         assert "mistyped' is not a directory" in capsys.readouterr().err
@@ -322,10 +339,26 @@ class TestRun:
     def test_resuming_from_a_damaged_state_is_refused(self, joint, config, tmp_path, damage):
         path = tmp_path / "last.ckpt"
         torch.save({"lr_schedulers": [{"total_steps": config.steps}]}, path)
-        joint.check_state(path, config)
+        joint.check_state(path, asdict(config))
         path.write_bytes(damage(path.read_bytes()))
         with pytest.raises(InputError, match=r"last.ckpt is damaged.*begin anew with another --out"):
-            joint.check_state(path, config)
+            joint.check_state(path, asdict(config))
+
+    def test_resuming_with_other_scans_or_another_seed_is_refused_by_name(
+        self, joint, network_config, scans, config, tmp_path
+    ):
+        joint.train(self.fresh(network_config), scans, config, 0, tmp_path, resume=False)
+        with pytest.raises(InputError, match=r"seed is 1 instead of 0; folders is a, b instead of a, b, c; give the"):
+            joint.train(self.fresh(network_config), scans[:2], config, 1, tmp_path, resume=True)
+
+    def test_a_state_that_does_not_say_what_it_was_started_with_is_gone_on_from(
+        self, joint, network_config, scans, config, tmp_path
+    ):
+        joint.train(self.fresh(network_config), scans, config, 0, tmp_path, resume=False)
+        state = torch.load(tmp_path / "last.ckpt", weights_only=False)
+        del state[joint.START]
+        torch.save(state, tmp_path / "last.ckpt")
+        assert joint.train(self.fresh(network_config), scans, config, 1, tmp_path, resume=True)
 
     def test_resuming_keeps_what_was_logged_before(self, joint, network_config, scans, config, tmp_path):
         for resume in (False, True):

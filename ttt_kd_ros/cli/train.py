@@ -87,6 +87,7 @@ def run(args: argparse.Namespace) -> int:
     from ttt_kd_ros.training.launch import Launch
     from ttt_kd_ros.training.prepare import check_held_out, held_out_scans, load_scans
     from ttt_kd_ros.training.samples import spread
+    from ttt_kd_ros.training.start import started_with
     from ttt_kd_ros.training.throughput import describe, measure
 
     if args.out and not args.resume:
@@ -95,21 +96,22 @@ def run(args: argparse.Namespace) -> int:
     config = load_training_config(args.config)
     changes = {"steps": args.steps, "kd_weight": args.kd_weight}
     config = replace(config, **{name: value for name, value in changes.items() if value is not None})
-    if args.resume and args.out:
-        check_state(args.out / "last.ckpt", config)
     folders = [open_folder(folder, config.classes) for folder in args.folders]
     held_out_folders = [open_folder(folder, config.classes) for folder in args.held_out]
     check_held_out(held_out_folders)
-    if args.out:
-        claim(args.out)
     launch = Launch("auto", args.devices, args.nodes, args.precision, args.accumulate, args.tensorboard)
     device = launch.teacher_device
     teacher = load_teacher(args.teacher, long_side=args.long_side, device=device)
     if args.cache:
         teacher = CachedTeacher(teacher, args.cache, round(args.cache_gb * 1e9))
+    spec = TeacherSpec(teacher.name, args.teacher, teacher.long_side, teacher.feature_size)
+    if args.resume:
+        names = [folder.name for folder in folders]
+        check_state(args.out / "last.ckpt", started_with(config, args.seed, names, spec, launch.batches_per_step))
+    if args.out:
+        claim(args.out)
     scans, reduction = load_scans(folders, teacher, device, config.target_size, args.seed, _progress, args.spill)
     held_out = held_out_scans(held_out_folders, teacher, device, reduction, _progress)
-    spec = TeacherSpec(teacher.name, args.teacher, teacher.long_side, teacher.feature_size)
     del teacher  # the training needs its memory
     torch.manual_seed(args.seed)
     network = Network(NetworkConfig(config.classes, spec, config.voxel_size, config.target_size, config.backbone))

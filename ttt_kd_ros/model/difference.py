@@ -18,9 +18,18 @@ def differences(network: Network, source: Network) -> list[str]:
 
     Shape, classes and teacher stay, and so do the weights of the heads.
     """
-    found, expected = dict(_flat(asdict(network.config))), dict(_flat(asdict(source.config)))
-    shape = [f"{name} is {found[name]} instead of {value}" for name, value in expected.items() if found[name] != value]
+    shape = other_values(asdict(network.config), asdict(source.config))
     return shape or list(_different_heads(network, source))
+
+
+def other_values(found: Mapping[str, Any], expected: Mapping[str, Any]) -> list[str]:
+    """Which of the expected values are others, or missing, in `found`; those of inner mappings by dotted names."""
+    values = dict(_flat(found))
+    return [
+        f"{name} is {values.get(name)} instead of {value}"
+        for name, value in _flat(expected)
+        if values.get(name) != value
+    ]
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

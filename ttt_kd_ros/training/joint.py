@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -23,6 +23,7 @@ from ttt_kd_ros.adaptation.objective import distillation_loss
 from ttt_kd_ros.adaptation.targets import PointTargets, voxel_targets
 from ttt_kd_ros.errors import InputError
 from ttt_kd_ros.frame import IGNORE_LABEL
+from ttt_kd_ros.model.difference import other_values
 from ttt_kd_ros.model.network import Network
 from ttt_kd_ros.model.sparse_backend import use_sparse_backend
 from ttt_kd_ros.training.adaptability import mean_adaptability
@@ -31,6 +32,7 @@ from ttt_kd_ros.training.config import TrainingConfig
 from ttt_kd_ros.training.launch import Launch
 from ttt_kd_ros.training.lovasz import lovasz_softmax
 from ttt_kd_ros.training.samples import TrainingScan, class_weights, spread, voxel_labels
+from ttt_kd_ros.training.start import started_with
 
 STEPS_PER_EPOCH = 50
 """Steps between two saved states."""
@@ -40,6 +42,8 @@ UNREADABLE = OSError, EOFError, LookupError, RuntimeError, TypeError, ValueError
 """What comes of reading a state that is damaged or of another program."""
 SCANS_WATCHED = 20
 """Of the held-out scans, at most, for those that are logged with each saved state."""
+START = "started_with"
+"""Key of a state; those of earlier versions do not have it."""
 
 
 class JointTraining(lightning.LightningModule):
@@ -57,6 +61,8 @@ class JointTraining(lightning.LightningModule):
         Scans with labels and pairs that are not trained on, may be none; of more than `SCANS_WATCHED` so many are used.
     seed
         Seed of the batches.
+    start
+        What its states say that it was started with (`started_with`).
     """
 
     _weights: Tensor
@@ -68,9 +74,11 @@ class JointTraining(lightning.LightningModule):
         scans: Sequence[TrainingScan],
         held_out: Sequence[TrainingScan],
         seed: int,
+        start: Mapping[str, Any],
     ) -> None:
         super().__init__()
         self.network = network
+        self._start = dict(start)
         self._config = config
         self._held_out = spread(held_out, SCANS_WATCHED)
         self._steps = Steps(scans, config, seed)
@@ -101,6 +109,10 @@ class JointTraining(lightning.LightningModule):
     def on_fit_end(self) -> None:
         """Leave them to PyTorch, which computes on every device."""
         use_sparse_backend("torch", self.network)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Let the state say what the training was started with."""
+        checkpoint[START] = self._start
 
     def training_step(self, batch: Batch) -> Tensor:
         """Loss of one batch."""
@@ -177,13 +189,15 @@ def train(
     Raises
     ------
     InputError
-        If there is no state to resume from, or it is damaged or of a training of another length.
+        If there is no state to resume from, it is damaged, or its training was started with something else.
     """
+    folders, teacher = (scan.folder for scan in scans), network.config.teacher
+    start = started_with(config, seed, folders, teacher, launch.batches_per_step)
     state = directory / "last.ckpt"
     if resume:
-        check_state(state, config)
+        check_state(state, start)
         _keep_metrics(directory)
-    module = JointTraining(network, config, scans, held_out, seed)
+    module = JointTraining(network, config, scans, held_out, seed, start)
     trainer = lightning.Trainer(
         **launch.trainer_options(),
         use_distributed_sampler=False,
@@ -206,15 +220,15 @@ def train(
     return trainer.is_global_zero
 
 
-def check_state(state: Path, config: TrainingConfig) -> None:
-    """Refuse to go on from a state that is not there, is damaged or is of a training of another length.
+def check_state(state: Path, start: Mapping[str, Any]) -> None:
+    """Refuse to go on from a state that is not there, is damaged or is of a training started with something else.
 
     Parameters
     ----------
     state
         A ``last.ckpt``.
-    config
-        Settings of the training that is to go on.
+    start
+        What the training that is to go on is given (`started_with`).
 
     Raises
     ------
@@ -226,12 +240,18 @@ def check_state(state: Path, config: TrainingConfig) -> None:
     try:
         saved = torch.load(state, map_location="cpu", mmap=True, weights_only=False)
         steps = saved["lr_schedulers"][0]["total_steps"]
+        others = other_values(start, saved.get(START, {}))
     except UNREADABLE as error:
         raise InputError(f"{state} is damaged or no state of a training; begin anew with another --out") from error
-    if steps != config.steps:
+    if steps != start["steps"]:
         raise InputError(
-            f"the training in {state.parent} is one of {steps} steps, not of {config.steps}: its learning rate falls "
+            f"the training in {state.parent} is one of {steps} steps, not of {start['steps']}: its learning rate falls "
             f"towards its end; give --steps {steps}, or begin anew with another --out"
+        )
+    if others:
+        raise InputError(
+            f"the training in {state.parent} was started with something else: {'; '.join(others)}; give the same, or "
+            "begin anew with another --out"
         )
 
 
