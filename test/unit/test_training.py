@@ -141,7 +141,15 @@ def test_the_installed_configurations_are_valid(path):
     ("text", "message"),
     [
         ("classes: street6\nstep: 5", "unknown keys: step"),
-        ("classes: street6\nsteps: 0", "at least 1"),
+        ("classes: street6\nsteps: 0", "steps must be a whole number of at least 1, not 0"),
+        ("classes: street6\nsteps: 1.5", "steps must be a whole number of at least 1, not 1.5"),
+        ("classes: street6\ntarget_size: 0", "target_size must be a whole number of at least 1, not 0"),
+        ("classes: street6\nlearning_rate: .nan", "learning_rate must be a finite number of at least 0, not nan"),
+        ("classes: street6\nlearning_rate: 4e-3", "learning_rate must be a finite number .* not '4e-3'"),
+        ("classes: street6\nlearning_rate: 0", "voxel_size and learning_rate must be positive"),
+        ("classes: street6\nkd_weight: .inf", "kd_weight must be a finite number of at least 0, not inf"),
+        ("classes: street6\naugmentation: {tilt_deg: .nan}", "tilt_deg must be a finite number"),
+        ("classes: street6\naugmentation: {dropout: 1}", "dropout must be below 1"),
         ("classes: nowhere", "neither a file nor"),
         ("classes: street6\nunet: {depth: 3}", "depth"),
         ("steps: 5", "classes"),
@@ -325,6 +333,10 @@ class TestRun:
         assert f"holds {' and '.join(names)} of an earlier training; go on from its state with --resume" in said
         assert "give another --out, or remove" in said
         assert {path.name: path.read_text() for path in tmp_path.iterdir()} == dict.fromkeys(names, "earlier")
+
+    def test_a_measurement_goes_on_with_nothing(self, capsys):
+        assert main(["train", "nowhere", "--measure", "1", "--resume"]) == 2
+        assert "--measure keeps none; leave one out" in capsys.readouterr().err
 
     def test_resuming_where_nothing_was_begun_is_refused(self, joint, network_config, scans, config, tmp_path):
         with pytest.raises(InputError, match="nothing to resume"):

@@ -8,30 +8,50 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 T = TypeVar("T", int, float)
+MAX_THREADS = 1024
+"""As for the node's parameter `threads`: many more than a machine can start end the process."""
+MAX_SEED = 2**64 - 1
+"""Of PyTorch."""
 
 
 def count(text: str) -> int:
     """0, 1, 2, ..."""
-    return _at_least(0, text, int, "whole number")
+    return _between(0, math.inf, text, int, "whole number")
 
 
 def positive(text: str) -> int:
     """1, 2, 3, ..."""
-    return _at_least(1, text, int, "whole number")
+    return _between(1, math.inf, text, int, "whole number")
+
+
+def threads(text: str) -> int:
+    """0 to `MAX_THREADS`."""
+    return _between(0, MAX_THREADS, text, int, "whole number")
+
+
+def seed(text: str) -> int:
+    """0 to `MAX_SEED`."""
+    return _between(0, MAX_SEED, text, int, "whole number")
 
 
 def amount(text: str) -> float:
     """A finite number that is not negative."""
-    return _at_least(0.0, text, float, "finite number")
+    return _between(0, math.inf, text, float, "finite number")
 
 
-def _at_least(least: T, text: str, convert: Callable[[str], T], kind: str) -> T:
+def share(text: str) -> float:
+    """0 to 1."""
+    return _between(0, 1, text, float, "share")
+
+
+def _between(least: int, most: float, text: str, convert: Callable[[str], T], kind: str) -> T:
     try:
-        if least <= (value := convert(text)) < math.inf:
+        if least <= (value := convert(text)) <= most and value < math.inf:
             return value
     except ValueError:
         pass
-    raise argparse.ArgumentTypeError(f"'{text}' is no {kind} of at least {least:g}")
+    bounds = f"at least {least}" if most == math.inf else f"{least} to {most}"
+    raise argparse.ArgumentTypeError(f"'{text}' is no {kind} of {bounds}")
 
 
 def add_bag_arguments(parser: argparse.ArgumentParser) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ttt_kd_ros.cli.arguments import count, positive
+from ttt_kd_ros.cli.arguments import positive, threads
 
 HELP = "time each stage on data folders, beside slower ways and the machine's limits"
 EPILOG = """
@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--scope", default="all", metavar="NAME", help="weights that the steps move (default: all)")
     parser.add_argument("--device", default="cpu", metavar="NAME", help="cpu, cuda or cuda:<index> (default: cpu)")
-    parser.add_argument("--threads", type=count, default=0, metavar="N", help="CPU threads (default: torch's choice)")
+    parser.add_argument("--threads", type=threads, default=0, metavar="N", help="CPU threads (default: torch's choice)")
     parser.add_argument(
         "--cpu-time",
         action="store_true",

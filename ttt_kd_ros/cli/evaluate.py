@@ -10,7 +10,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ttt_kd_ros.cli.arguments import add_bag_arguments, bag_parameters, count, require_bag
+from ttt_kd_ros.cli.arguments import add_bag_arguments, bag_parameters, require_bag, threads
 
 if TYPE_CHECKING:
     from ttt_kd_ros.classes import ClassList
@@ -62,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--device", metavar="NAME", help="cpu, cuda or cuda:<index> (default: cpu; for a table the GPUs that there are)"
     )
     parser.add_argument(
-        "--threads", type=count, default=0, metavar="N", help="CPU threads (default: one for each core)"
+        "--threads", type=threads, default=0, metavar="N", help="CPU threads (default: one for each core)"
     )
     parser.add_argument("--out", type=Path, metavar="DIR", help="write scores, tables and plots")
     add_bag_arguments(parser)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ttt_kd_ros.adaptation.settings import AdaptationSettings
-from ttt_kd_ros.cli.arguments import add_bag_arguments, amount, bag_parameters, count, require_bag
+from ttt_kd_ros.cli.arguments import add_bag_arguments, amount, bag_parameters, require_bag, share, threads
 
 if TYPE_CHECKING:
     from ttt_kd_ros.classes import ClassList
@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=int, default=-1, metavar="N", help="steps on a scan (default: the scope's)")
     parser.add_argument("--scope", default="all", metavar="NAME", help="weights that move (default: %(default)s)")
     parser.add_argument(
-        "--trust", type=float, default=AdaptationSettings.trust, metavar="X",
+        "--trust", type=share, default=AdaptationSettings.trust, metavar="X",
         help="leave out scans on which the network predicts the image features with less than this share of the cosine "
         "that it had in training; 0 takes all (default: %(default)s)",
     )  # fmt: skip
@@ -50,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cache", type=Path, metavar="DIR", help="keep the image model's features from pass to pass")
     parser.add_argument("--cache-gb", type=amount, default=20.0, metavar="X", help="size of the cache (default: 20)")
     parser.add_argument("--device", default="cpu", help="torch device (default: %(default)s)")
-    parser.add_argument("--threads", type=count, default=0, metavar="N", help="CPU threads (default: torch's choice)")
+    parser.add_argument("--threads", type=threads, default=0, metavar="N", help="CPU threads (default: torch's choice)")
     add_bag_arguments(parser)
 
 

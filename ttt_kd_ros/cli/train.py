@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from ttt_kd_ros.cli.arguments import amount, count, positive
+from ttt_kd_ros.cli.arguments import amount, count, positive, seed
 
 HELP = "train a network on labelled and paired scans"
 EPILOG = """
@@ -18,6 +18,8 @@ example:
   ttt_kd train data/semantickitti_00 data/kitti_raw_0926 --out model
 writes model/model.safetensors, and model/last.ckpt to go on from with --resume.
 """
+RESULTS = ("last.ckpt", "model.safetensors")
+"""Of a training."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--kd-weight", type=amount, metavar="X",
         help="weight of the distillation loss; 0 trains a source-only network (default: the configuration's)",
     )  # fmt: skip
-    parser.add_argument("--seed", type=count, default=0, metavar="N", help="seed of weights and batches (default: 0)")
+    parser.add_argument("--seed", type=seed, default=0, metavar="N", help="seed of weights and batches (default: 0)")
     parser.add_argument("--resume", action="store_true", help="go on from DIR/last.ckpt")
     parser.add_argument("--devices", type=int, default=1, metavar="N", help="GPUs of each node (default: 1)")
     parser.add_argument("--nodes", type=int, default=1, metavar="N", help="machines (default: 1)")
@@ -90,8 +92,7 @@ def run(args: argparse.Namespace) -> int:
     from ttt_kd_ros.training.start import started_with
     from ttt_kd_ros.training.throughput import describe, measure
 
-    if args.out and not args.resume:
-        _refuse_earlier_run(args.out)
+    _check_place(args.out, args.resume)
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     config = load_training_config(args.config)
     changes = {"steps": args.steps, "kd_weight": args.kd_weight}
@@ -146,11 +147,14 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _refuse_earlier_run(directory: Path) -> None:
-    """Raise InputError if a training has left something in the directory."""
+def _check_place(directory: Path | None, resume: bool) -> None:
+    """Raise InputError if there is no directory to go on in, or a training has left something in that for a new one."""
     from ttt_kd_ros.errors import InputError
 
-    if found := [name for name in ("last.ckpt", "model.safetensors") if (directory / name).exists()]:
+    if directory is None:
+        if resume:
+            raise InputError("--resume goes on with the training in --out DIR, --measure keeps none; leave one out")
+    elif not resume and (found := [name for name in RESULTS if (directory / name).exists()]):
         raise InputError(
             f"{directory} holds {' and '.join(found)} of an earlier training; go on from its state with --resume, give "
             f"another --out, or remove {'them' if len(found) > 1 else 'it'}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,23 @@ from ttt_kd_ros.errors import InputError
 from ttt_kd_ros.model.backbone import KINDS, BackboneConfig, take_backbone
 from ttt_kd_ros.model.unet import UNetConfig
 from ttt_kd_ros.share import config_file
+
+AMOUNT = "a finite number of at least 0"
+
+
+def _require(settings: object, names: tuple[str, ...], holds: Callable[[Any], bool], what: str) -> None:
+    """Raise InputError with the first setting for which it does not hold."""
+    for name in names:
+        if not holds(value := getattr(settings, name)):
+            raise InputError(f"{name} must be {what}, not {value!r}")
+
+
+def _is_count(value: object) -> bool:
+    return type(value) is int and value >= 1
+
+
+def _is_amount(value: object) -> bool:
+    return type(value) in (int, float) and 0 <= value < math.inf  # type: ignore[operator]
 
 
 @dataclass(frozen=True)
@@ -45,9 +64,10 @@ class Augmentation:
     polarmix: float = 0.0
 
     def __post_init__(self) -> None:
-        if min(self.tilt_deg, self.scale, self.height_m, self.jitter_m, self.dropout) < 0 or self.dropout >= 1:
-            raise InputError("augmentation values cannot be negative and dropout must be below 1")
-        if not (0 <= self.mix3d <= 1 and 0 <= self.polarmix <= 1):
+        _require(self, tuple(f.name for f in fields(self)), _is_amount, AMOUNT)
+        if self.dropout >= 1:
+            raise InputError(f"dropout must be below 1, not {self.dropout}")
+        if max(self.mix3d, self.polarmix) > 1:
             raise InputError("mix3d and polarmix are probabilities, 0 to 1")
 
 
@@ -95,10 +115,12 @@ class TrainingConfig:
     augmentation: Augmentation = field(default_factory=Augmentation)
 
     def __post_init__(self) -> None:
-        if min(self.steps, self.labelled_per_step, self.paired_per_step) < 1:
-            raise InputError("steps, labelled_per_step and paired_per_step must be at least 1")
-        if self.learning_rate <= 0 or min(self.weight_decay, self.kd_weight, self.lovasz_weight) < 0:
-            raise InputError("learning_rate must be positive, weight_decay and the weights of the losses not negative")
+        counts = "target_size", "steps", "labelled_per_step", "paired_per_step"
+        _require(self, counts, _is_count, "a whole number of at least 1")
+        amounts = "voxel_size", "learning_rate", "weight_decay", "kd_weight", "lovasz_weight"
+        _require(self, amounts, _is_amount, AMOUNT)
+        if not (self.voxel_size and self.learning_rate):
+            raise InputError("voxel_size and learning_rate must be positive")
 
 
 def load_training_config(name: str | Path) -> TrainingConfig:
