@@ -137,6 +137,12 @@ class TestCheckpoint:
         save_checkpoint(tmp_path / "model.safetensors", network, {"kd_cosine": 0.5, "seed": 3})
         return tmp_path / "model.safetensors"
 
+    def test_a_file_that_cannot_be_put_in_its_place_leaves_nothing(self, network, tmp_path):
+        (tmp_path / "directory").mkdir()
+        with pytest.raises(CheckpointError, match="directory: cannot be written"):
+            save_checkpoint(tmp_path / "directory", network, {})
+        assert [path.name for path in tmp_path.iterdir()] == ["directory"]
+
     def test_a_network_comes_back_with_its_manifest(self, path, network, street_points):
         loaded, manifest = load_checkpoint(path)
         assert manifest == Manifest(network.config, {"kd_cosine": 0.5, "seed": 3}) == load_manifest(path)

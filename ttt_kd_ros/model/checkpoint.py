@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -105,6 +105,9 @@ def save_checkpoint(path: str | Path, network: Network, training: Mapping[str, A
         unfinished.replace(path)
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be written ({error.strerror})") from error
+    finally:
+        with suppress(OSError):  # it is in its place
+            unfinished.unlink()
 
 
 def load_manifest(path: str | Path) -> Manifest:
