@@ -168,8 +168,16 @@ def test_a_folder_that_is_not_there_is_refused(tmp_path):
         open_folder(tmp_path / "nowhere", CLASSES)
 
 
+@pytest.mark.parametrize("name", ["bag/metadata.yaml", "drive.mcap", "drive.db3"])
+def test_a_bag_in_place_of_a_folder_is_refused_with_what_reads_it(tmp_path, name):
+    (tmp_path / "bag").mkdir()
+    (tmp_path / name).touch()
+    with pytest.raises(DataError, match=r"it is a bag, and bags are read by `ttt_kd fit`, .* `ttt_kd replay` alone"):
+        open_folder(tmp_path / name.removesuffix("/metadata.yaml"), CLASSES)
+
+
 def test_a_folder_without_scans_is_refused(tmp_path):
-    with pytest.raises(DataError, match=r"holds no scans: looked for \*.npz"):
+    with pytest.raises(DataError, match=r"holds no scans: looked for \*.npz files$"):
         open_folder(tmp_path, CLASSES)
 
 

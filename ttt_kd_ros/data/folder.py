@@ -61,10 +61,10 @@ class Content:
         """
         directory = Path(path).resolve()
         if not directory.is_dir():
-            raise DataError(f"'{path}' is not a directory")
+            raise DataError(f"'{path}' is not a directory{_of_a_bag(directory)}")
         scans = tuple(sorted(directory.glob("*.npz")))
         if not scans:
-            raise DataError(f"'{path}' holds no scans: looked for *.npz files")
+            raise DataError(f"'{path}' holds no scans: looked for *.npz files{_of_a_bag(directory)}")
         calibration = _read_calibration(directory / "calib.json")
         return cls(directory, scans, read_arrays(scans[0]), calibration, directory.name)
 
@@ -415,6 +415,13 @@ def level(height: float, slope_x: float, slope_y: float, forward: str) -> NDArra
     x = axis - axis @ up * up
     x /= np.linalg.norm(x)
     return rigid(np.stack([x, np.cross(up, x), up]), np.array([0.0, 0.0, height * up[2]]))
+
+
+def _of_a_bag(path: Path) -> str:
+    """What a message adds where a bag lies in place of a folder."""
+    if not (path / "metadata.yaml").is_file() and not (path.is_file() and path.suffix in (".mcap", ".db3")):
+        return ""
+    return "; it is a bag, and bags are read by `ttt_kd fit`, `ttt_kd evaluate` and `ttt_kd replay` alone, as a whole"
 
 
 def _read_calibration(path: Path) -> Mapping[str, Any]:
