@@ -8,7 +8,7 @@ import torch
 from stripes import StripesTeacher, camera_view
 
 from ttt_kd_ros.adaptation.settings import SCOPES, AdaptationSettings
-from ttt_kd_ros.errors import InputError
+from ttt_kd_ros.errors import CheckpointError, InputError
 from ttt_kd_ros.frame import Frame, Scan
 from ttt_kd_ros.geometry.transforms import rigid
 from ttt_kd_ros.model.checkpoint import Manifest, load_checkpoint, save_checkpoint
@@ -132,6 +132,13 @@ def test_a_checkpoint_knows_its_kind_of_backbone(point_network, tmp_path, street
     assert json.loads(manifest.to_json())["network"]["points"]["radius"] == 1.5
     voxels = loaded.voxel_input(street_points)
     assert torch.equal(loaded(voxels)[0], point_network(voxels)[0])
+
+
+def test_weights_of_another_kind_of_backbone_are_refused_with_the_differences(point_network, network_config, tmp_path):
+    save_checkpoint(tmp_path / "w.safetensors", point_network, {})
+    segmenter = Segmenter(Network(network_config), StripesTeacher())
+    with pytest.raises(CheckpointError, match=r"backbone\.stem_kernel_size is None instead of 3"):
+        segmenter.load_weights(tmp_path / "w.safetensors")
 
 
 def test_a_manifest_with_two_backbones_is_refused(point_network):
