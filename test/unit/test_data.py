@@ -212,6 +212,25 @@ def test_a_scan_with_fewer_labels_than_points_is_refused(tmp_path):
         open_folder(path, CLASSES)[1]
 
 
+@pytest.mark.parametrize("wrong", [259, -1, 40.5, np.nan])
+def test_a_label_that_no_byte_can_hold_is_refused_by_its_value(wrong, tmp_path):
+    path = data_folders.semantickitti(tmp_path / "f")
+    labels = np.full(POINTS, 40, dtype=np.asarray(wrong).dtype)
+    labels[7] = wrong
+    np.savez(path / "000001.npz", points=data_folders.points(), label=labels)
+    with pytest.raises(DataError, match=rf"000001.npz has the label {wrong}; .* whole numbers from 0 to 255"):
+        open_folder(path, CLASSES)[1]
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.float64])
+def test_labels_of_a_wider_type_are_read_as_those_of_a_byte(dtype, tmp_path):
+    path = data_folders.semantickitti(tmp_path / "f")
+    expected = open_folder(path, CLASSES)[1].labels
+    arrays = dict(np.load(path / "000001.npz"))
+    np.savez(path / "000001.npz", points=arrays["points"], label=arrays["label"].astype(dtype))
+    assert_array_equal(open_folder(path, CLASSES)[1].labels, expected)
+
+
 def test_a_damaged_picture_is_refused(tmp_path):
     path = data_folders.kitti_raw(tmp_path / "f")
     (path / "000001.jpg").write_bytes(b"no picture")

@@ -312,7 +312,8 @@ class ScanFolder(Folder):
         labels = array(arrays, "label", path) if self.label_map else None
         if points.ndim != 2 or points.shape[1] != 4 or (labels is not None and labels.shape != points.shape[:1]):
             raise DataError(f"{path}: 'points' must be (N, 4) and 'label' (N,)")
-        return points.astype(np.float32, copy=False), None if labels is None else labels.astype(np.uint8, copy=False)
+        points = points.astype(np.float32, copy=False)
+        return points, None if labels is None else byte_labels(labels, path)
 
     def _times(self, arrays: Mapping[str, NDArray[Any]], count: int, path: Path) -> NDArray[np.float32] | None:
         if self.time_array is None:
@@ -370,6 +371,17 @@ def array(arrays: Mapping[str, NDArray[Any]], key: str, path: Path) -> NDArray[A
     if key not in arrays:
         raise DataError(f"{path} has no array '{key}', only {', '.join(sorted(arrays))}")
     return arrays[key]
+
+
+def byte_labels(labels: NDArray[Any], path: Path) -> NDArray[np.uint8]:
+    """Labels of any type of number as uint8; DataError if one of them is no whole number from 0 to 255."""
+    wrong = labels[~np.isin(labels, np.arange(256))]
+    if len(wrong):
+        raise DataError(
+            f"{path} has the label {wrong[0]}; store the data set's own labels as whole numbers from 0 to 255, 255 "
+            "where there is none"
+        )
+    return labels.astype(np.uint8, copy=False)
 
 
 def scan_number(scan: Path) -> int:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from transforms3d.quaternions import quat2mat
 
 from ttt_kd_ros.classes import ClassList
-from ttt_kd_ros.data.folder import Folder, Picture, Pose, Record, picture_size
+from ttt_kd_ros.data.folder import Folder, Picture, Pose, Record, byte_labels, picture_size
 from ttt_kd_ros.data.pandaset import SPINNING
 from ttt_kd_ros.data.pandaset import PandaSet as ScanPandaSet
 from ttt_kd_ros.data.published.dataset import DataSet, SceneEntry, fail, need, read_json
@@ -84,7 +84,7 @@ class Drive(Folder):
             ids = _read_table(path, ("class",))["class"]
             if len(ids) != len(kept):
                 fail(PandaSet, path, f"{len(kept)} labels, one for each point of the scan, not {len(ids)}")
-            labels = self._classes[ids.astype(np.uint8)][kept]
+            labels = self._classes[byte_labels(ids, path)][kept]
         pictures = tuple(self._picture(camera, index) for camera in self._cameras)
         return Record(self.stamps[index], points, labels, pictures)
 
