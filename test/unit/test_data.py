@@ -1,6 +1,8 @@
 """Readers of data folders, on tiny folders of every format and on the real ones."""
 
+import io
 import json
+import zipfile
 from itertools import pairwise
 from pathlib import Path
 
@@ -198,6 +200,46 @@ def test_a_folder_with_a_damaged_scan_is_refused(tmp_path):
         folder[1]
 
 
+def with_wrong_bytes(scan):
+    """A scan with an array whose header does not end, with a packing that nobody knows, and behind a password."""
+    with zipfile.ZipFile(scan) as file:
+        arrays = {info.filename: file.read(info) for info in file.infolist()}
+    unended = io.BytesIO()
+    with zipfile.ZipFile(unended, "w") as file:
+        for name, content in arrays.items():
+            file.writestr(name, content.replace(b"), }", b"(, }"))
+    whole = scan.read_bytes()
+    entry = whole.rindex(b"PK\x01\x02")
+    altered = {10: b"\x63", 8: b"\x01"}  # offsets of method and flags in an entry of the list of files
+    return [unended.getvalue(), *(whole[: entry + at] + to + whole[entry + at + 1 :] for at, to in altered.items())]
+
+
+@pytest.mark.parametrize("which", range(3))
+def test_a_scan_with_wrong_bytes_inside_is_refused(which, tmp_path):
+    path = data_folders.kitti_raw(tmp_path / "f")
+    scan = path / "000001.npz"
+    scan.write_bytes(with_wrong_bytes(scan)[which])
+    with pytest.raises(DataError, match=r"000001.npz is not a readable npz file"):
+        open_folder(path, CLASSES)[1]
+
+
+def test_a_single_array_under_the_name_of_an_npz_file_is_refused(tmp_path):
+    path = data_folders.kitti_raw(tmp_path / "f")
+    with (path / "000000.npz").open("wb") as file:
+        np.save(file, data_folders.points())
+    with pytest.raises(DataError, match=r"000000.npz is not a readable npz file: .* a single array"):
+        open_folder(path, CLASSES)
+
+
+@pytest.mark.parametrize("points", [np.zeros((0, 4), np.float32), np.zeros(240, np.float32)])
+def test_range_images_whose_first_scan_tells_no_intensity_are_refused(points, tmp_path):
+    path = data_folders.range_images(tmp_path / "f")
+    arrays = dict(np.load(path / "000000.npz"))
+    np.savez(path / "000000.npz", **arrays | {"points": points})
+    with pytest.raises(DataError, match=r"000000.npz: the first scan's 'points' must be \(N, 4\) numbers"):
+        open_folder(path, CLASSES)
+
+
 def test_a_scan_that_lacks_an_array_is_refused(tmp_path):
     path = data_folders.semantickitti(tmp_path / "f")
     np.savez(path / "000001.npz", points=data_folders.points())
@@ -252,6 +294,7 @@ def test_a_missing_picture_is_refused(tmp_path):
         ("[1, 2]", "must hold an object"),
         ({"K": [1, 2, 3]}, "'K' of .* is not a 3x3 matrix"),
         ({"T_cam_lidar": "unit"}, "'T_cam_lidar' of .* is not a 4x4 matrix"),
+        ({"T_cam_lidar": [float("nan")] * 16}, "'T_cam_lidar' of .* has numbers that are not finite"),
     ],
 )
 def test_a_damaged_calibration_is_refused(change, message, tmp_path):

@@ -373,6 +373,25 @@ def test_a_folder_whose_motion_is_missing_or_damaged_is_refused_by_name(folder, 
 
 
 @pytest.mark.parametrize(
+    ("camera", "message"),
+    [
+        ({"width": "wide"}, r"'width', 'height' and 'D' of front in .*calib\.json must be numbers"),
+        ({"D": [None]}, r"'width', 'height' and 'D' of front in .*calib\.json must be numbers"),
+        ({"T_camera_lidar": [float("nan")] * 16}, r"'T_camera_lidar' of front in .*calib\.json has .* not finite"),
+        (None, r"calib\.json is damaged"),
+    ],
+)
+def test_a_folder_whose_cameras_are_damaged_is_refused_by_name(folder, tmp_path, camera, message):
+    for path in folder.glob("*"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    calibration = json.loads((folder / "calib.json").read_text())
+    calibration["cameras"] = "front" if camera is None else {"front": calibration["cameras"]["front"] | camera}
+    (tmp_path / "calib.json").write_text(json.dumps(calibration))
+    with pytest.raises(DataError, match=message):
+        open_folder(tmp_path, CLASSES)
+
+
+@pytest.mark.parametrize(
     ("make", "message"),
     [
         (lambda: find_domain("moon"), "source.*beams32"),

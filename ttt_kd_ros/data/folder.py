@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import tokenize
 import zipfile
+import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,6 +23,12 @@ from ttt_kd_ros.geometry.deskew import Motion, deskew
 from ttt_kd_ros.geometry.transforms import invert, rigid
 
 T = TypeVar("T")
+
+DAMAGE = (
+    ValueError, EOFError, OSError, RuntimeError, MemoryError, tokenize.TokenError, zlib.error, zipfile.BadZipFile,
+    zipfile.LargeZipFile,
+)  # fmt: skip
+"""What numpy and zipfile raise at npz files with wrong bytes."""
 
 FIRST_STAMP = 1_000_000_000 * 10**9
 """Stamp [ns] of scan 0 of a folder that does not tell when it was recorded."""
@@ -83,6 +91,23 @@ class Content:
     def has(self, *arrays: str) -> bool:
         """Whether the first scan has all of these arrays."""
         return self.first.keys() >= set(arrays)
+
+    @property
+    def highest_intensity(self) -> float:
+        """Of the first scan, by which formats differ.
+
+        Raises
+        ------
+        DataError
+            If it has no points, or ones of another form.
+        """
+        points = self.first["points"]
+        if not _are_points(points) or not len(points):
+            raise DataError(
+                f"{self.scans[0]}: the first scan's 'points' must be (N, 4) numbers with at least one point, for their "
+                f"intensity tells the format; they are {points.shape}"
+            )
+        return float(points[:, 3].max())
 
     def calibrates(self, *keys: str) -> bool:
         """Whether ``calib.json`` has all of these keys."""
@@ -310,8 +335,8 @@ class ScanFolder(Folder):
         """Points (N, 4) and the format's own labels (N,) of a scan."""
         points = array(arrays, "points", path)
         labels = array(arrays, "label", path) if self.label_map else None
-        if points.ndim != 2 or points.shape[1] != 4 or (labels is not None and labels.shape != points.shape[:1]):
-            raise DataError(f"{path}: 'points' must be (N, 4) and 'label' (N,)")
+        if not _are_points(points) or (labels is not None and labels.shape != points.shape[:1]):
+            raise DataError(f"{path}: 'points' must be (N, 4) numbers and 'label' (N,)")
         points = points.astype(np.float32, copy=False)
         return points, None if labels is None else byte_labels(labels, path)
 
@@ -360,9 +385,12 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
         If it is damaged.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        archive = np.load(path, allow_pickle=False)
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            raise ValueError("it holds a single array without a name; write it with numpy.savez")
+        with archive:
             return {key: archive[key] for key in archive.files}
-    except (ValueError, EOFError, OSError, zipfile.BadZipFile, zipfile.LargeZipFile) as error:
+    except DAMAGE as error:
         raise DataError(f"{path} is not a readable npz file: {error}") from error
 
 
@@ -392,11 +420,14 @@ def scan_number(scan: Path) -> int:
 
 
 def matrix(values: Any, rows: int, columns: int, what: str) -> NDArray[np.float64]:
-    """(rows, columns) float64 from nested or flat lists; DataError if they are something else."""
+    """(rows, columns) float64 from nested or flat lists; DataError if they are something else or not finite."""
     try:
-        return np.asarray(values, dtype=np.float64).reshape(rows, columns)
+        numbers = np.asarray(values, dtype=np.float64).reshape(rows, columns)
     except (TypeError, ValueError) as error:
         raise DataError(f"{what} is not a {rows}x{columns} matrix of numbers") from error
+    if not np.isfinite(numbers).all():
+        raise DataError(f"{what} has numbers that are not finite (NaN or infinity)")
+    return numbers
 
 
 def picture_size(path: Path) -> tuple[int, int]:
@@ -434,6 +465,10 @@ def _of_a_bag(path: Path) -> str:
     if not (path / "metadata.yaml").is_file() and not (path.is_file() and path.suffix in (".mcap", ".db3")):
         return ""
     return "; it is a bag, and bags are read by `ttt_kd fit`, `ttt_kd evaluate` and `ttt_kd replay` alone, as a whole"
+
+
+def _are_points(values: NDArray[Any]) -> bool:
+    return values.ndim == 2 and values.shape[1] == 4 and values.dtype.kind in "iuf"
 
 
 def _read_calibration(path: Path) -> Mapping[str, Any]:

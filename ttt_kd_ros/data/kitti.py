@@ -109,4 +109,4 @@ class SemanticKittiRangeImages(ScanFolder):
     @classmethod
     def recognises(cls, content: Content) -> bool:
         """Whether the scans are range images with KITTI's intensity."""
-        return content.has("points", "label", "row", "col") and bool(content.first["points"][:, 3].max() <= 1.0)
+        return content.has("points", "label", "row", "col") and content.highest_intensity <= 1.0

@@ -110,7 +110,7 @@ class IkaVlp32(ScanFolder):
 
 
 def _has_8_bit_range_images(content: Content) -> bool:
-    return content.has("points", "label", "row", "col") and bool(content.first["points"][:, 3].max() > 1.0)
+    return content.has("points", "label", "row", "col") and content.highest_intensity > 1.0
 
 
 def _named_by_stamp(content: Content) -> bool:

@@ -115,5 +115,5 @@ class PandaSet(ScanFolder):
 def _read_poses(path: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     arrays = read_arrays(path)
     rotation = matrix(array(arrays, "lidar_pose_R", path), 3, 3, f"'lidar_pose_R' of {path}")
-    translation = array(arrays, "lidar_pose_t", path).astype(np.float64)
+    translation = matrix(array(arrays, "lidar_pose_t", path), 1, 3, f"'lidar_pose_t' of {path}")[0]
     return matrix(array(arrays, "T_cam_lidar", path), 4, 4, f"'T_cam_lidar' of {path}"), rigid(rotation, translation)

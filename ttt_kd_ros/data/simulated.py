@@ -40,14 +40,14 @@ class Simulated(ScanFolder):
             raise DataError(f"{where} has version {calibration.get('version')}, known is {VERSION}; simulate it anew")
         try:
             self.T_base_scan = matrix(calibration["T_base_lidar"], 4, 4, f"'T_base_lidar' of {where}")
-            cameras = dict(calibration["cameras"])
+            cameras = dict(calibration["cameras"].items())
             self._cameras = {name: _camera(camera, f"{name} in {where}") for name, camera in cameras.items()}
             self._mountings = {
                 name: matrix(camera["T_camera_lidar"], 4, 4, f"'T_camera_lidar' of {name} in {where}")
                 for name, camera in cameras.items()
             }
-        except (KeyError, TypeError) as error:
-            raise DataError(f"{where} lacks {error}; simulate the folder anew") from error
+        except (KeyError, TypeError, AttributeError) as error:
+            raise DataError(f"{where} is damaged ({error!r}); simulate the folder anew") from error
 
     @classmethod
     def recognises(cls, content: Content) -> bool:
@@ -113,4 +113,8 @@ class _Motion:
 
 def _camera(calibration: Mapping[str, Any], where: str) -> Camera:
     K = matrix(calibration["K"], 3, 3, f"'K' of {where}")
-    return Camera(int(calibration["width"]), int(calibration["height"]), K, tuple(map(float, calibration["D"])))
+    try:
+        width, height, D = int(calibration["width"]), int(calibration["height"]), tuple(map(float, calibration["D"]))
+    except (TypeError, ValueError, OverflowError) as error:
+        raise DataError(f"'width', 'height' and 'D' of {where} must be numbers: {error}") from error
+    return Camera(width, height, K, D)
