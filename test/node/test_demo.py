@@ -47,3 +47,17 @@ def test_the_demo_finds_an_empty_directory_in_its_way_before_it_simulates(tmp_pa
     (tmp_path / "simulated_drive").mkdir()
     assert main(["demo", "--out", str(tmp_path)]) == 2
     assert "simulated_drive' exists already" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--steps", "-7"], "parameter 'adaptation.steps' is -7; it must be -1 to"),
+        (["--checkpoint", "none.safetensors"], "none.safetensors: there is no such file"),
+        (["--checkpoint", __file__], "test_demo.py"),
+    ],
+)
+def test_the_demo_writes_nothing_before_it_knows_that_its_settings_can_be_used(options, message, tmp_path, capsys):
+    assert main(["demo", "--out", str(tmp_path / "demo"), "--frames", "2", *options]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "demo").exists()

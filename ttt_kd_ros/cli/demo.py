@@ -40,11 +40,15 @@ def run(args: argparse.Namespace) -> int:
     from ttt_kd_ros.data.folder import require_unused
     from ttt_kd_ros.data.simulation.domains import find_camera, find_domain
     from ttt_kd_ros.data.simulation.drive import Drive, write_folder
-    from ttt_kd_ros.replay.demo import DemoSettings, demonstrate
+    from ttt_kd_ros.replay.demo import DemoSettings, check, demonstrate
 
     drive = Drive(find_domain(args.domain), args.seed, args.frames, (find_camera("front"),))
     for part in ("drive", "simulated_drive", "off", "online"):
         require_unused(args.out / part)
+    beside_the_player = max(1, (os.cpu_count() or 1) - 1)
+    parameters = {"adaptation.steps": args.steps, "threads": beside_the_player}
+    settings = DemoSettings(args.out / "drive", args.checkpoint, parameters)
+    check(settings)
     write_folder(drive, args.out / "drive", progress)
     with tqdm(total=5, unit="part", leave=False) as bar:
 
@@ -52,9 +56,6 @@ def run(args: argparse.Namespace) -> int:
             bar.set_description(name)
             bar.update()
 
-        beside_the_player = max(1, (os.cpu_count() or 1) - 1)
-        parameters = {"adaptation.steps": args.steps, "threads": beside_the_player}
-        settings = DemoSettings(args.out / "drive", args.checkpoint, parameters)
         report = demonstrate(args.out, settings, stage)
     print(f"report: {report.resolve()}")
     return 0

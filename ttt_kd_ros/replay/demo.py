@@ -8,15 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ttt_kd_ros.classes import load_classes
+from ttt_kd_ros.classes import load_label_map
 from ttt_kd_ros.data import open_folder
+from ttt_kd_ros.data.simulated import Simulated
+from ttt_kd_ros.model.checkpoint import load_manifest
 from ttt_kd_ros.replay.bag import bag_sha256
 from ttt_kd_ros.replay.compare import compare, describe
 from ttt_kd_ros.replay.convert import convert
 from ttt_kd_ros.replay.in_process import replay_in_process
 from ttt_kd_ros.replay.report import Run
 from ttt_kd_ros.replay.session import replay
-from ttt_kd_ros.replay.settings import Plan, ReplaySettings, plan
+from ttt_kd_ros.replay.settings import Plan, ReplaySettings, plan, settings_without_cameras
+from ttt_kd_ros.segmenter import load_segmenter
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,20 @@ class DemoSettings:
     parameters: Mapping[str, Any]
 
 
+def check(settings: DemoSettings) -> None:
+    """See that everything but the drive is there, before it is simulated.
+
+    Raises
+    ------
+    InputError
+        If the node has no such parameter or value of it, the checkpoint or its teacher cannot be loaded, or the labels
+        of simulated drives do not go to its classes.
+    """
+    what = ReplaySettings(settings.checkpoint, parameters={**settings.parameters, "adaptation.mode": "online"})
+    segmenter = load_segmenter(**settings_without_cameras(what).loading)
+    load_label_map(Simulated.label_map, segmenter.classes)
+
+
 def demonstrate(directory: Path, settings: DemoSettings, stage: Callable[[str], None]) -> Path:
     """Play a drive to the node with adaptation off and online, and in this process offline, and compare them.
 
@@ -57,7 +74,8 @@ def demonstrate(directory: Path, settings: DemoSettings, stage: Callable[[str], 
     """
     bag = directory / "simulated_drive"
     stage("bag")
-    convert(open_folder(settings.folder, load_classes("street6")), bag)
+    classes = load_manifest(ReplaySettings(settings.checkpoint).checkpoint_file).network.classes
+    convert(open_folder(settings.folder, classes), bag)
     runs = []
     for mode in ("off", "online"):
         stage(mode)

@@ -95,8 +95,7 @@ def plan(bag: str | Path, settings: ReplaySettings) -> Plan:
     _check_classes(layout, classes)
     given = {name: value for name, value in chosen.items() if value not in ("", ())}
     parameters = layout.parameters() | given | {"checkpoint": str(settings.checkpoint_file)}
-    defaults = {parameter.name: parameter.default for parameter in all_parameters(cameras)}
-    node_settings = settings_from(defaults | parameters | {"cameras": cameras})
+    node_settings = _validated(parameters, cameras)
     if not cameras and "cameras" not in chosen and node_settings.adaptation.mode != "off":
         warnings.warn(
             f"bag '{bag}' has no camera (pictures with a CameraInfo beside them), so that no scan is adapted to; the "
@@ -104,6 +103,22 @@ def plan(bag: str | Path, settings: ReplaySettings) -> Plan:
             stacklevel=1,
         )
     return Plan(Path(bag), settings, layout, classes, parameters, node_settings)
+
+
+def settings_without_cameras(settings: ReplaySettings) -> NodeSettings:
+    """What can be told of the node's parameters before there is a bag.
+
+    Raises
+    ------
+    InputError
+        If the node has no such parameter or value of it.
+    """
+    return _validated(_parsed(settings.parameters) | {"checkpoint": str(settings.checkpoint_file)}, ())
+
+
+def _validated(parameters: Mapping[str, Value], cameras: tuple[str, ...]) -> NodeSettings:
+    defaults = {parameter.name: parameter.default for parameter in all_parameters(cameras)}
+    return settings_from({**defaults, **parameters, "cameras": cameras})
 
 
 def _parsed(parameters: Mapping[str, Any]) -> dict[str, Value]:
