@@ -165,6 +165,22 @@ def test_mounting_and_motion_together_give_the_calibration_of_each_pandaset_fram
         assert_allclose(two_time_transform(folder, index), folder[index].views[0].T_camera_scan, atol=1e-9)
 
 
+def test_the_path_and_name_of_a_folder_may_have_an_at_sign(tmp_path):
+    home = tmp_path / "user@lab"
+    home.mkdir()
+    for path in (data_folders.kitti_raw(home / "drive"), data_folders.kitti_raw(home / "drive@noon")):
+        assert len(open_folder(path, CLASSES)) == 2
+        part = open_folder(f"{path}@1:", CLASSES)
+        assert (part.name, len(part)) == (f"{path.name}@1:", 1)
+
+
+@pytest.mark.parametrize("part", ["0:2:1:5", "0", "one:two", "::0"])
+def test_a_part_that_is_no_slice_is_refused(part, tmp_path):
+    path = data_folders.kitti_raw(tmp_path / "f")
+    with pytest.raises(DataError, match=f"'@{part}' is no part of a folder; write @start:stop or @start:stop:step"):
+        open_folder(f"{path}@{part}", CLASSES)
+
+
 def test_a_folder_that_is_not_there_is_refused(tmp_path):
     with pytest.raises(DataError, match="nowhere' is not a directory"):
         open_folder(tmp_path / "nowhere", CLASSES)

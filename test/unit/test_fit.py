@@ -193,6 +193,12 @@ class TestCommand:
             assert "is the checkpoint to fit, which stays as it is; give another --out" in capsys.readouterr().err
         assert source.read_bytes() == content
 
+    def test_finds_a_recording_whose_path_has_an_at_sign(self, checkpoint, tmp_path, capsys):
+        (tmp_path / "user@lab").mkdir()
+        drive = data_folders.semantickitti(tmp_path / "user@lab" / "blind", pictures=0)
+        assert main(["fit", f"{drive}@0:2", "--checkpoint", str(checkpoint), "--out", str(tmp_path / "out")]) == 2
+        assert "none of the 2 scans has" in capsys.readouterr().err
+
     def test_refuses_a_place_that_cannot_be_written_to_before_it_looks_at_the_recording(
         self, checkpoint, tmp_path, capsys
     ):

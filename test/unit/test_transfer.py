@@ -156,6 +156,7 @@ def test_data_are_the_same_from_wherever_they_are_named(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path / "two")
     assert place("data@val") != named_here
     assert place("../one/data@val") == named_here == f"{tmp_path.resolve()}/one/data@val"
+    assert place("../two@lab/data@val") == f"{tmp_path.resolve()}/two@lab/data@val"
 
 
 def test_data_without_labels_are_refused_before_anything_is_counted(given, tmp_path):

@@ -106,6 +106,7 @@ def _open(
 ) -> tuple[Iterable[Frame], str]:
     """The frames, and the SHA-256 of the recording."""
     from ttt_kd_ros.data import open_folder
+    from ttt_kd_ros.data.folder import folder_and_parts
     from ttt_kd_ros.fit.history import folder_sha256
 
     if Path(spec).is_file() or (Path(spec) / "metadata.yaml").is_file():
@@ -114,7 +115,7 @@ def _open(
 
         return BagStream(Path(spec), checkpoint, parameters), bag_sha256(spec)
     require_bag(spec, parameters)
-    return open_folder(spec, classes), folder_sha256(Path(spec.partition("@")[0]))
+    return open_folder(spec, classes), folder_sha256(folder_and_parts(spec)[0])
 
 
 def _progress(frames: Iterable[Frame], title: str) -> Iterable[Frame]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ttt_kd_ros.classes import ClassList
-from ttt_kd_ros.data.folder import Content, Folder, ScanFolder, part_of
+from ttt_kd_ros.data.folder import Content, Folder, ScanFolder, folder_and_parts, part_of
 from ttt_kd_ros.data.kitti import KittiRaw, SemanticKitti, SemanticKittiRangeImages
 from ttt_kd_ros.data.nuscenes import IkaVlp32, NuScenesKeyframe, NuScenesRangeImages
 from ttt_kd_ros.data.pandaset import PandaSet
@@ -50,10 +50,10 @@ def open_folder(path: str | Path, classes: ClassList, *, spinning_only: bool = F
     InputError
         If there is no label map from the folder's labels to `classes`.
     """
-    folder, *parts = str(path).split("@")
+    folder, parts = folder_and_parts(path)
     for data_set in DATA_SETS:
-        if data_set.recognises(Path(folder)):
-            return _open_data_set(data_set(Path(folder), spinning_only), parts, classes)
+        if data_set.recognises(folder):
+            return _open_data_set(data_set(folder, spinning_only), parts, classes)
     if len(parts) > 1:
         raise DataError(f"'{path}': only a data set takes more than one part after an @, and '{folder}' is none")
     content = Content.of(folder).part(parts[0] if parts else "")

@@ -352,6 +352,13 @@ class ScanFolder(Folder):
         return ()
 
 
+def folder_and_parts(text: str | Path) -> tuple[Path, list[str]]:
+    """The folder of ``FOLDER@part@part``, and its parts: the name of a folder that exists may have an @, too."""
+    directory, pieces = Path(text).parent, Path(text).name.split("@")
+    count = next((n for n in range(len(pieces), 1, -1) if (directory / "@".join(pieces[:n])).is_dir()), 1)
+    return directory / "@".join(pieces[:count]), pieces[count:]
+
+
 def part_of(items: Sequence[T], text: str, where: str) -> Sequence[T]:
     """The items that ``start:stop`` or ``start:stop:step`` takes; all if the text is empty.
 
@@ -361,8 +368,10 @@ def part_of(items: Sequence[T], text: str, where: str) -> Sequence[T]:
         If the text is no slice or takes none.
     """
     try:
-        start, stop, step = (*(int(n) if n else None for n in (text or ":").split(":")), None)[:3]
-        taken = items[slice(start, stop, step)]
+        bounds = [int(n) if n else None for n in (text or ":").split(":")]
+        if len(bounds) not in (2, 3):
+            raise ValueError(f"{len(bounds)} numbers")
+        taken = items[slice(*bounds)]
     except ValueError as error:
         raise DataError(f"'@{text}' is no part of a folder; write @start:stop or @start:stop:step") from error
     if not taken:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ttt_kd_ros.data.folder import folder_and_parts
 from ttt_kd_ros.errors import CheckpointError
 from ttt_kd_ros.evaluation.protocol import Method
 from ttt_kd_ros.model.checkpoint import file_sha256
@@ -46,8 +47,8 @@ def key_of(checkpoint: Path, data: str, scene: str, method: Method, steps: int) 
 
 def place(data: str) -> str:
     """Where data lie, from whatever directory they were named: the folder itself and the part of it that is meant."""
-    folder, mark, part = data.partition("@")
-    return f"{Path(folder).resolve()}{mark}{part}"
+    folder, parts = folder_and_parts(data)
+    return "@".join([str(folder.resolve()), *parts])
 
 
 def checkpoint_sha256(path: Path) -> str:
