@@ -262,6 +262,13 @@ def test_a_bag_with_other_classes_than_the_checkpoint_is_refused(folder, bag, ch
         plan(other, ReplaySettings(checkpoint))
 
 
+def test_a_checkpoint_may_be_given_below_the_home_directory(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    expected = tmp_path.resolve() / "x.safetensors"
+    assert ReplaySettings("~/x.safetensors").checkpoint_file == expected
+    assert ReplaySettings(parameters={"checkpoint": "~/x.safetensors"}).checkpoint_file == expected
+
+
 def test_parameters_come_from_the_bag_and_then_from_the_settings(bag, checkpoint):
     more = {"image_wait_ms": 200, "camera.front_camera.tolerance_ms": "2e1", "fixed_frame": "", "base_frame": ""}
     what = plan(bag, ReplaySettings(parameters=more | {"checkpoint": checkpoint}))

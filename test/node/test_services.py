@@ -51,6 +51,13 @@ class TestWeights:
         assert robot.world.call(Trigger, "load_weights").success
         assert robot.segmenter.events == ["save /robot/street.safetensors", "load /robot/yard.safetensors"]
 
+    def test_a_path_below_the_home_directory_is_found_when_it_is_set_later_too(self, start, monkeypatch):
+        monkeypatch.setenv("HOME", "/home/robot")
+        robot = start()
+        assert robot.world.set_parameters(weights_path="~/street.safetensors").successful
+        assert robot.world.call(Trigger, "save_weights").success
+        assert robot.segmenter.events == ["save /home/robot/street.safetensors"]
+
     def test_without_a_path_the_parameter_is_named(self, start):
         robot = start()
         for service in ("save_weights", "load_weights"):

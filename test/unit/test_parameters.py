@@ -37,6 +37,18 @@ def test_milliseconds_become_nanoseconds():
     assert settings.timings == {"front": Timing(250_000, -1_500_000)}
 
 
+@pytest.mark.parametrize("name", ["checkpoint", "weights_path"])
+def test_a_file_may_be_given_below_the_home_directory(name, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/robot")
+    assert getattr(settings_from(values(**{name: "~/street.safetensors"})), name) == "/home/robot/street.safetensors"
+    assert getattr(settings_from(values(**{name: ""})), name) == ""
+
+
+def test_the_home_of_a_user_that_there_is_not_is_refused():
+    with pytest.raises(InputError, match="'~no_such_user/x' begins with a home directory that is not known"):
+        settings_from(values(checkpoint="~no_such_user/x"))
+
+
 def test_a_camera_has_its_name_in_its_topics():
     (camera,) = settings_from(values(("front_left",))).cameras
     assert (camera.image_topic, camera.info_topic) == ("front_left/image_raw", "front_left/camera_info")

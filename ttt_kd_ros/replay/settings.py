@@ -14,7 +14,7 @@ from ttt_kd_ros.classes import ClassList
 from ttt_kd_ros.errors import DataError, InputError
 from ttt_kd_ros.model.checkpoint import load_manifest
 from ttt_kd_ros.replay.discovery import Layout, discover
-from ttt_kd_ros.ros.parameters import NodeSettings, Value, all_parameters, settings_from
+from ttt_kd_ros.ros.parameters import NodeSettings, Value, all_parameters, in_home, settings_from
 from ttt_kd_ros.share import embedded_checkpoint
 
 
@@ -48,7 +48,8 @@ class ReplaySettings:
     @property
     def checkpoint_file(self) -> Path:
         """File of the checkpoint."""
-        return Path(self.checkpoint or self.parameters.get("checkpoint") or embedded_checkpoint()).resolve()
+        given = self.checkpoint or self.parameters.get("checkpoint") or embedded_checkpoint()
+        return Path(in_home(str(given))).resolve()
 
 
 @dataclass(frozen=True)

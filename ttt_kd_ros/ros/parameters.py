@@ -9,6 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from ttt_kd_ros.adaptation.settings import (
@@ -536,7 +537,7 @@ def settings_from(values: Mapping[str, Any]) -> NodeSettings:
         raise InputError("parameter 'base_frame' is empty; name the frame whose xy plane is the ground")
     adaptation = {n.removeprefix("adaptation."): v for n, v in values.items() if n.startswith("adaptation.")}
     return NodeSettings(
-        checkpoint=values["checkpoint"],
+        checkpoint=in_home(values["checkpoint"]),
         teacher=values["teacher"],
         device=values["device"],
         threads=values["threads"],
@@ -551,10 +552,24 @@ def settings_from(values: Mapping[str, Any]) -> NodeSettings:
         transform_wait_ns=_nanoseconds(values["transform_wait_ms"]),
         autostart=values["autostart"],
         pass_fields=values["pass_fields"],
-        weights_path=values["weights_path"],
+        weights_path=in_home(values["weights_path"]),
         adaptation=AdaptationSettings(**adaptation),
         cameras=tuple(_camera_settings(camera, values) for camera in cameras),
     )
+
+
+def in_home(path: str) -> str:
+    """The path with its leading ``~``, which no shell replaces in a parameter, as the home directory.
+
+    Raises
+    ------
+    InputError
+        If it is the home of a user that there is not.
+    """
+    try:
+        return str(Path(path).expanduser()) if path.startswith("~") else path
+    except RuntimeError as error:
+        raise InputError(f"'{path}' begins with a home directory that is not known; write the whole path") from error
 
 
 def _camera_settings(name: str, values: Mapping[str, Any]) -> CameraSettings:
