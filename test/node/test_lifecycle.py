@@ -114,6 +114,18 @@ class TestStates:
         assert robot.world.lifecycle_state() == "unconfigured"
 
 
+class TestParametersAtTheStart:
+    def test_mistyped_ones_are_named_in_a_warning(self, start, capfd):
+        start(autostart=False, cameras=["front"], adaptation__stepz=3, camera__fornt__time_offset_ms=5.0)
+        (warning,) = [line for line in capfd.readouterr().err.splitlines() if "no such parameters" in line]
+        assert "no such parameters: adaptation.stepz, camera.fornt.time_offset_ms; `ros2 param list`" in warning
+
+    def test_those_of_the_node_its_cameras_its_topics_and_of_ros_are_taken_without_a_warning(self, start, capfd):
+        of_a_topic = {"qos_overrides./segment/report.publisher.depth": 1}
+        start(cameras=["front"], camera__front__time_offset_ms=5.0, use_sim_time=False, **of_a_topic)
+        assert "no such parameters" not in capfd.readouterr().err
+
+
 class TestRefusals:
     @pytest.mark.fault("checkpoint that does not fit", "configuring fails with the reason, and can be tried again")
     def test_a_bad_checkpoint_fails_the_transition_with_the_reason_in_the_log(self, start, capfd):

@@ -10,6 +10,8 @@ from rclpy.parameter import Parameter as RosParameter
 
 from ttt_kd_ros.ros.parameters import PARAMETERS, Parameter, Value, camera_parameters, check_camera_names
 
+QOS_OVERRIDES = "qos_overrides."
+
 
 def declare_parameters(node: Node) -> dict[str, Value]:
     """Declare all parameters and return their values.
@@ -29,6 +31,15 @@ def declare_parameters(node: Node) -> dict[str, Value]:
     for camera in cameras:
         values |= _declare(node, camera_parameters(camera))
     return values
+
+
+def unknown_parameters(node: Node) -> tuple[str, ...]:
+    """Names of parameters that were given at the start and are none of the node's, once all are declared.
+
+    The profiles of topics (``qos_overrides``) are left out: they are declared with the topics.
+    """
+    given = node._parameter_overrides  # rclpy tells them nowhere else
+    return tuple(n for n in given if not node.has_parameter(n) and not n.startswith(QOS_OVERRIDES))
 
 
 def read_value(parameter: RosParameter) -> Value:

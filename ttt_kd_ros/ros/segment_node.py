@@ -36,7 +36,7 @@ from ttt_kd_ros.frame import Frame, Segmentation
 from ttt_kd_ros.ros.assembly import FrameAssembler, ImageMessage, ScanJob
 from ttt_kd_ros.ros.collector import Collector
 from ttt_kd_ros.ros.counts import PUBLISHED, SCANS, SEGMENTER, Counts, count_adaptation
-from ttt_kd_ros.ros.declaration import declare_parameters, read_value
+from ttt_kd_ros.ros.declaration import declare_parameters, read_value, unknown_parameters
 from ttt_kd_ros.ros.health import Health
 from ttt_kd_ros.ros.inputs import Inputs
 from ttt_kd_ros.ros.later_pictures import LaterPictures
@@ -101,6 +101,11 @@ class SegmentNode(LifecycleNode):
         except BaseException:
             self.destroy_node()
             raise
+        if unknown := unknown_parameters(self):
+            self.get_logger().warning(
+                f"ignored, for the node has no such parameters: {', '.join(unknown)}; `ros2 param list` shows "
+                "those that it has, a camera's once the parameter 'cameras' names it"
+            )
         Services(self, self._loaded_model, lambda: self._settings.weights_path)
         self.add_on_set_parameters_callback(self._on_parameters)
 
