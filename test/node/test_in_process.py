@@ -16,7 +16,7 @@ from tiny import UNET
 from ttt_kd_ros.classes import load_classes
 from ttt_kd_ros.cli import main
 from ttt_kd_ros.data import open_folder
-from ttt_kd_ros.errors import InputError
+from ttt_kd_ros.errors import DataError, InputError
 from ttt_kd_ros.model.checkpoint import save_checkpoint
 from ttt_kd_ros.model.network import Network, NetworkConfig, TeacherSpec
 from ttt_kd_ros.replay import in_process
@@ -177,6 +177,14 @@ def test_a_place_that_cannot_be_written_to_is_told_before_the_work(bag, settings
     for place in (tmp_path / "file" / "out", Path("/proc")):
         with pytest.raises(OSError, match=str(place)):
             replay_in_process(plan(bag, replace(settings, out=place)))
+
+
+def test_the_result_of_a_node_s_replay_is_not_replaced_beside_its_bag(bag, settings, tmp_path):
+    (tmp_path / "segmentation").mkdir()
+    (tmp_path / "result.json").write_text("the node's")
+    with pytest.raises(DataError, match="segmentation' exists already; remove it or choose another directory"):
+        replay_in_process(plan(bag, replace(settings, out=tmp_path)))
+    assert (tmp_path / "result.json").read_text() == "the node's"
 
 
 def test_torch_is_left_as_it_was(online, bag, settings):

@@ -9,11 +9,12 @@ from contextlib import contextmanager
 import torch
 
 from ttt_kd_ros.adaptation.settings import AdaptationSettings
+from ttt_kd_ros.data.folder import require_unused
 from ttt_kd_ros.errors import InputError
 from ttt_kd_ros.output import claim
 from ttt_kd_ros.replay.bag import open_bag
 from ttt_kd_ros.replay.frames import BagFrames
-from ttt_kd_ros.replay.result import Result, Scores, write_result
+from ttt_kd_ros.replay.result import NODE_BAG, Result, Scores, write_result
 from ttt_kd_ros.replay.settings import Plan
 from ttt_kd_ros.replay.tally import DROP_CAUSES, UNANSWERED
 from ttt_kd_ros.ros.counts import CAMERA_CAUSES, RECEIVED, SCANS, USED, Counts, Snapshot, camera_subject
@@ -39,13 +40,15 @@ def replay_in_process(what: Plan, stamps: Collection[int] | None = None) -> Resu
     Raises
     ------
     InputError
-        If bag or checkpoint cannot be read, or the outcome would not be the same each time.
+        If bag or checkpoint cannot be read, the outcome would not be the same each time, or the output directory holds
+        what a node has answered.
     OSError
         If nothing can be written to the output directory; before the work.
     """
     out, node = what.settings.out, what.node_settings
     _check_repeatable(node.adaptation)
     if out:
+        require_unused(out / NODE_BAG)
         claim(out)
     with _deterministic():
         segmenter = load_segmenter(**node.loading)

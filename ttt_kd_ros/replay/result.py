@@ -20,6 +20,9 @@ from ttt_kd_ros.evaluation.metrics import confusion, iou, mean_iou, without_nan
 from ttt_kd_ros.replay.bag import bag_sha256
 from ttt_kd_ros.ros.counts import SCAN_CAUSES
 
+NODE_BAG = "segmentation"
+"""Bag of what the node answered, beside ``result.json``."""
+
 
 @dataclass(frozen=True)
 class Answer:

@@ -16,7 +16,7 @@ from ttt_kd_ros.replay.discovery import TF, TF_STATIC
 from ttt_kd_ros.replay.link import DIAGNOSTICS_TOPIC, REPORT, SEGMENTATION, Arrival, Link
 from ttt_kd_ros.replay.messages import DIAGNOSTICS, POINT_CLOUD, stamp_of
 from ttt_kd_ros.replay.node_process import NODE_COMMAND, NodeProcess
-from ttt_kd_ros.replay.result import Result, write_result
+from ttt_kd_ros.replay.result import NODE_BAG, Result, write_result
 from ttt_kd_ros.replay.settings import Plan
 from ttt_kd_ros.replay.tally import Tally
 from ttt_kd_ros.share import share_directory
@@ -55,7 +55,7 @@ def replay(what: Plan, *, node_command: Sequence[str] = NODE_COMMAND) -> Result:
         enter = stack.enter_context
         directory = what.settings.out or Path(enter(tempfile.TemporaryDirectory(prefix="ttt_kd_replay_")))
         directory.mkdir(parents=True, exist_ok=True)
-        output = enter(BagWriter(directory / "segmentation")) if what.settings.out else None
+        output = enter(BagWriter(directory / NODE_BAG)) if what.settings.out else None
         name = f"segment_replay_{os.getpid()}"  # tells this node from others that may run
         link = enter(Link(what.layout.topics, name))
         process = enter(NodeProcess(what.parameters, remappings(name), directory / "node.log", node_command))
