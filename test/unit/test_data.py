@@ -172,6 +172,8 @@ def test_the_path_and_name_of_a_folder_may_have_an_at_sign(tmp_path):
         assert len(open_folder(path, CLASSES)) == 2
         part = open_folder(f"{path}@1:", CLASSES)
         assert (part.name, len(part)) == (f"{path.name}@1:", 1)
+    with pytest.raises(DataError, match=f"'{home}/none' is not a directory"):
+        open_folder(home / "none@1:", CLASSES)
 
 
 @pytest.mark.parametrize("part", ["0:2:1:5", "0", "one:two", "::0"])

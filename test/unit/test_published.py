@@ -207,6 +207,11 @@ def test_a_room_of_s3dis_is_not_another_whose_name_begins_alike(roots):
     assert {p.path.name.split("_frame_")[0][-8:] for p in folder.record(0).pictures} == {"office_1"}
 
 
+def test_a_part_with_a_slash_is_taken_for_a_part(roots):
+    with pytest.raises(DataError, match="no scene 'Area_1/office_1'"):
+        open_folder(f"{roots['S3DIS']}@Area_1/office_1", ROOM)
+
+
 def test_what_s3dis_does_not_name_is_clutter(roots):
     classes = load_classes("s3dis13")
     labels = open_folder(f"{roots['S3DIS']}@Area_5", classes)[0].labels

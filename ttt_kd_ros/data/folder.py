@@ -353,10 +353,11 @@ class ScanFolder(Folder):
 
 
 def folder_and_parts(text: str | Path) -> tuple[Path, list[str]]:
-    """The folder of ``FOLDER@part@part``, and its parts: the name of a folder that exists may have an @, too."""
-    directory, pieces = Path(text).parent, Path(text).name.split("@")
-    count = next((n for n in range(len(pieces), 1, -1) if (directory / "@".join(pieces[:n])).is_dir()), 1)
-    return directory / "@".join(pieces[:count]), pieces[count:]
+    """The folder of ``FOLDER@part@part``, and its parts: paths of folders that exist may have an @, parts a slash."""
+    pieces = str(text).split("@")
+    there = [count for count in range(len(pieces), 0, -1) if Path("@".join(pieces[:count])).is_dir()]
+    count = there[0] if there else 1 + str(Path(text).parent).count("@")
+    return Path("@".join(pieces[:count])), pieces[count:]
 
 
 def part_of(items: Sequence[T], text: str, where: str) -> Sequence[T]:
