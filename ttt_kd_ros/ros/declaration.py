@@ -38,7 +38,7 @@ def unknown_parameters(node: Node) -> tuple[str, ...]:
 
     The profiles of topics (``qos_overrides``) are left out: they are declared with the topics.
     """
-    given = node._parameter_overrides  # rclpy tells them nowhere else
+    given = getattr(node, "_parameter_overrides", {})  # rclpy tells them nowhere else
     return tuple(n for n in given if not node.has_parameter(n) and not n.startswith(QOS_OVERRIDES))
 
 
