@@ -5,11 +5,15 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from ttt_kd_ros.backends import MAX_THREADS
+
+if TYPE_CHECKING:
+    from ttt_kd_ros.replay.stream import BagStream
 
 T = TypeVar("T", int, float)
-MAX_THREADS = 1024
-"""As for the node's parameter `threads`: many more than a machine can start end the process."""
 MAX_SEED = 2**64 - 1
 """Of PyTorch."""
 
@@ -95,18 +99,24 @@ def with_options(parameters: Mapping[str, Any], options: Mapping[str, Any]) -> d
     return {**parameters, **given}
 
 
-def require_bag(spec: str, parameters: Mapping[str, Any]) -> None:
-    """Refuse what is said of bags where there is none.
+def bag_stream(spec: str, checkpoint: Path, args: argparse.Namespace) -> BagStream | None:
+    """The frames of a bag, as the arguments of `add_bag_arguments` say; None for a data folder.
 
     Raises
     ------
     InputError
-        If there are parameters for what is no bag.
+        If the arguments say something and there is no bag, or as of `BagStream`.
     """
     from ttt_kd_ros.errors import InputError
 
+    parameters = bag_parameters(args)
+    if Path(spec).is_file() or (Path(spec) / "metadata.yaml").is_file():
+        from ttt_kd_ros.replay.stream import BagStream
+
+        return BagStream(Path(spec), checkpoint, parameters)
     if parameters:
         raise InputError(f"'{spec}' is a data folder; leave out what is said of bags: {', '.join(parameters)}")
+    return None
 
 
 def parse_parameters(texts: Sequence[str]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ttt_kd_ros.cli.arguments import add_bag_arguments, bag_parameters, require_bag, threads
+from ttt_kd_ros.cli.arguments import add_bag_arguments, bag_parameters, bag_stream, threads
 
 if TYPE_CHECKING:
     from ttt_kd_ros.classes import ClassList
@@ -187,12 +187,7 @@ def _data(args: argparse.Namespace) -> list[Data]:
 def _open(spec: str, checkpoint: Path, classes: ClassList, args: argparse.Namespace) -> Iterable[Frame]:
     from ttt_kd_ros.data import open_folder
 
-    if Path(spec).is_file() or (Path(spec) / "metadata.yaml").is_file():
-        from ttt_kd_ros.replay.stream import BagStream
-
-        return BagStream(Path(spec), checkpoint, bag_parameters(args))
-    require_bag(spec, bag_parameters(args))
-    return open_folder(spec, classes, spinning_only=args.spinning_only)
+    return bag_stream(spec, checkpoint, args) or open_folder(spec, classes, spinning_only=args.spinning_only)
 
 
 class _Chain:

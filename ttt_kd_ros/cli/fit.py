@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ttt_kd_ros.adaptation.settings import AdaptationSettings
-from ttt_kd_ros.cli.arguments import add_bag_arguments, amount, bag_parameters, require_bag, share, threads
+from ttt_kd_ros.cli.arguments import add_bag_arguments, amount, bag_stream, share, threads
 
 if TYPE_CHECKING:
     from ttt_kd_ros.classes import ClassList
@@ -84,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
     claim(args.out)
     pyplot()  # draws in the end; is it installed?
     spec = manifest.network.teacher
-    frames, data_sha256 = _open(args.data, path, network.config.classes, bag_parameters(args))
+    frames, data_sha256 = _open(args.data, path, network.config.classes, args)
     teacher = load_teacher(args.teacher or spec.source, long_side=spec.long_side, device=device)
     if args.cache:
         teacher = CachedTeacher(teacher, args.cache, round(args.cache_gb * 1e9))
@@ -101,20 +101,16 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _open(
-    spec: str, checkpoint: Path, classes: ClassList, parameters: Mapping[str, Any]
-) -> tuple[Iterable[Frame], str]:
+def _open(spec: str, checkpoint: Path, classes: ClassList, args: argparse.Namespace) -> tuple[Iterable[Frame], str]:
     """The frames, and the SHA-256 of the recording."""
     from ttt_kd_ros.data import open_folder
     from ttt_kd_ros.data.folder import folder_and_parts
     from ttt_kd_ros.fit.history import folder_sha256
 
-    if Path(spec).is_file() or (Path(spec) / "metadata.yaml").is_file():
+    if stream := bag_stream(spec, checkpoint, args):
         from ttt_kd_ros.replay.bag import bag_sha256
-        from ttt_kd_ros.replay.stream import BagStream
 
-        return BagStream(Path(spec), checkpoint, parameters), bag_sha256(spec)
-    require_bag(spec, parameters)
+        return stream, bag_sha256(spec)
     return open_folder(spec, classes), folder_sha256(folder_and_parts(spec)[0])
 
 

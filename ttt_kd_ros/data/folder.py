@@ -413,13 +413,15 @@ def array(arrays: Mapping[str, NDArray[Any]], key: str, path: Path) -> NDArray[A
 
 def byte_labels(labels: NDArray[Any], path: Path) -> NDArray[np.uint8]:
     """Labels of any type of number as uint8; DataError if one of them is no whole number from 0 to 255."""
+    if labels.dtype == np.uint8:
+        return labels
     wrong = labels[~np.isin(labels, np.arange(256))]
     if len(wrong):
         raise DataError(
             f"{path} has the label {wrong[0]}; store the data set's own labels as whole numbers from 0 to 255, 255 "
             "where there is none"
         )
-    return labels.astype(np.uint8, copy=False)
+    return labels.astype(np.uint8)
 
 
 def scan_number(scan: Path) -> int:

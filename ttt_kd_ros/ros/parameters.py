@@ -23,7 +23,7 @@ from ttt_kd_ros.adaptation.settings import (
     SCOPES,
     AdaptationSettings,
 )
-from ttt_kd_ros.backends import MATMUL_PRECISIONS, SPARSE_BACKENDS, TEACHER_BACKENDS
+from ttt_kd_ros.backends import MATMUL_PRECISIONS, MAX_THREADS, SPARSE_BACKENDS, TEACHER_BACKENDS
 from ttt_kd_ros.errors import InputError
 from ttt_kd_ros.ros.collector import Timing
 
@@ -147,7 +147,7 @@ PARAMETERS: tuple[Parameter, ...] = (
         0,
         "CPU threads that compute; 0: one for each core. Fewer are faster where other programs use the cores too: then "
         "threads wait for one another most of the time.",
-        (0, 1024),
+        (0, MAX_THREADS),
     ),
     Parameter(
         "sparse_backend",
