@@ -10,11 +10,13 @@ from safetensors.torch import save_file
 from ttt_kd_ros.benchmark.plain import plain_backbone
 from ttt_kd_ros.errors import CheckpointError, InputError
 from ttt_kd_ros.model.checkpoint import Manifest, load_checkpoint, load_manifest, save_checkpoint
+from ttt_kd_ros.model.layers import Eager
 from ttt_kd_ros.model.network import Network
 from ttt_kd_ros.model.reduction import Reduction
 from ttt_kd_ros.model.unet import SparseUNet, UNetConfig
 from ttt_kd_ros.model.voxel_input import crop, voxel_input
-from ttt_kd_ros.sparse.kernel_map import unpack
+from ttt_kd_ros.sparse.kernel_map import downsampling_map, unpack
+from ttt_kd_ros.sparse.voxels import build_pyramid
 
 
 def test_the_gradients_of_the_whole_unet_equal_finite_differences():
@@ -34,17 +36,46 @@ def test_the_gradients_of_the_whole_unet_equal_finite_differences():
     assert torch.autograd.gradcheck(output, inputs, eps=1e-7, atol=1e-5, rtol=1e-5, fast_mode=True)
 
 
+@pytest.mark.parametrize("some", [False, True], ids=["all voxels", "some voxels"])
 @pytest.mark.parametrize("training", [False, True], ids=["evaluation", "training"])
-def test_the_unet_and_its_gradients_equal_the_plain_one(network, street_points, training):
+def test_the_unet_and_its_gradients_equal_the_plain_one(network, street_points, training, some):
     unet = network.backbone.double().train(training)
     voxels = network.voxel_input(street_points)
+    kept = unpack(voxels.grid.keys)[:, 1] % 24 < (12 if some else 24)
+    pyramid = voxels.pyramid.decoding(kept) if some else voxels.pyramid
     features, parameters = voxels.features.double(), tuple(unet.parameters())
     results = []
     for forward in (unet, lambda *inputs: plain_backbone(unet, *inputs)):
-        output = forward(features, voxels.pyramid)
-        results.append([output, *torch.autograd.grad((output * features[:, :1]).square().mean(), parameters)])
+        output = forward(features, pyramid)
+        loss = (output * features[kept, :1]).square().mean()
+        results.append([output, *torch.autograd.grad(loss, parameters)])
     for fast, plain in zip(*results, strict=True):
         assert (fast - plain).norm() <= 1e-10 * plain.norm() + 1e-15
+
+
+def test_asked_for_some_voxels_the_unet_encodes_all_and_decodes_these_as_if_there_were_no_others(
+    network, street_points
+):
+    """The rest of the encoder's outputs, and of the decoder's maps, is left out."""
+    unet, voxels = network.backbone, network.voxel_input(street_points)
+    some = unpack(voxels.grid.keys)[:, 1] % 24 < 12
+    encoded = []
+    for module in (unet.stem, *unet.encoder):
+        module.register_forward_hook(lambda _, __, output: encoded.append(output))
+    found = unet(voxels.features, voxels.pyramid.decoding(some))
+    alone, keys, own = build_pyramid(voxels.grid.keys[some], unet.config.depth), voxels.grid.keys, []
+    for level, features in enumerate(encoded):
+        kept = voxels.grid.keys[some]
+        for _ in range(level):
+            kept = downsampling_map(kept)[0]
+        own.append(features[torch.isin(keys, kept)])
+        keys = downsampling_map(keys)[0]
+    features = own.pop()
+    for stage, down, neighbours in zip(unet.decoder, alone.down[::-1], alone.neighbours[-2::-1], strict=True):
+        features = stage(features, down.transposed, neighbours, Eager(), own.pop())
+    torch.testing.assert_close(found, features, rtol=1e-5, atol=1e-6)
+    everything = voxels.pyramid.decoding(torch.ones_like(some))
+    torch.testing.assert_close(unet(voxels.features, everything), unet(voxels.features, voxels.pyramid))
 
 
 @pytest.mark.parametrize(

@@ -185,6 +185,21 @@ def test_maps_cut_for_some_voxels_are_those_that_would_be_built_for_them(share, 
         assert_same_map(a, b)
 
 
+def test_what_a_decoder_walks_for_some_voxels_is_what_would_be_built_for_them():
+    keys = pack(random_voxels(14))
+    keep = torch.rand(len(keys), generator=torch.Generator().manual_seed(15)) < 0.2
+    whole, built = build_pyramid(keys, 3), build_pyramid(keys[keep], 3)
+    decoded = whole.decoding(keep).decoded
+    for a, b in zip((*decoded.neighbours, *decoded.down), (*built.neighbours[:-1], *built.down), strict=True):
+        assert_same_map(a, b)
+    levels, kept = [keys], [keys[keep]]
+    for _ in range(2):
+        levels.append(downsampling_map(levels[-1])[0])
+        kept.append(downsampling_map(kept[-1])[0])
+    for rows, every, some in zip(decoded.rows, levels, kept, strict=True):
+        assert torch.equal(every[rows], some)
+
+
 def some_maps():
     """Of every kind, one of them without pairs."""
     keys = pack(random_voxels(5)).sort().values

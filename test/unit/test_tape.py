@@ -14,6 +14,7 @@ from ttt_kd_ros.adaptation.settings import AdaptationSettings
 from ttt_kd_ros.model.network import Network
 from ttt_kd_ros.model.unet import SparseUNet, UNetConfig
 from ttt_kd_ros.sparse import products
+from ttt_kd_ros.sparse.kernel_map import unpack
 from ttt_kd_ros.sparse.native import NATIVE
 from ttt_kd_ros.sparse.plain import PLAIN
 
@@ -32,9 +33,14 @@ def any_network(request, network):
     return network if request.param == "the usual" else Network(replace(network.config, backbone=DEEP)).eval()
 
 
-@pytest.fixture
-def voxels(any_network, street_points):
-    return any_network.voxel_input(street_points)
+@pytest.fixture(params=["all voxels", "some voxels"])
+def voxels(request, any_network, street_points):
+    """What a network sees, and what it is asked for."""
+    voxels = any_network.voxel_input(street_points)
+    if request.param == "all voxels":
+        return voxels
+    some = unpack(voxels.grid.keys)[:, 1] % 24 < 12
+    return replace(voxels, pyramid=voxels.pyramid.decoding(some))
 
 
 def scope_of(network, name):
@@ -56,7 +62,7 @@ def by_autograd(network, scope, voxels, gradient):
 def test_outputs_and_gradients_are_those_of_autograd_wherever_the_weights_go(any_network, voxels, name):
     scope = scope_of(any_network, name)
     tape = scope.tape(any_network.backbone, voxels)
-    gradient = torch.randn(len(voxels.grid), any_network.backbone.out_channels)
+    gradient = torch.randn(any_network.backbone(voxels.features, voxels.pyramid).shape)
     for _ in range(3):
         output, of_weights = by_autograd(any_network, scope, voxels, gradient)
         torch.testing.assert_close(tape.forward(), output, rtol=1e-5, atol=1e-5)

@@ -56,7 +56,10 @@ def plain_backbone(unet: SparseUNet, features: Tensor, pyramid: Pyramid) -> Tens
     for stage, down, neighbours in zip(unet.encoder, pyramid.down, pyramid.neighbours[1:], strict=True):
         skips.append(features)
         features = _blocks(stage, _layer(stage.resample, features, down), neighbours)
-    for stage, down, neighbours in zip(unet.decoder, pyramid.down[::-1], pyramid.neighbours[-2::-1], strict=True):
+    part = pyramid.decoded
+    if part.rows is not None:
+        *skips, features = (one[rows] for one, rows in zip((*skips, features), part.rows, strict=True))
+    for stage, down, neighbours in zip(unet.decoder, part.down[::-1], part.neighbours[::-1], strict=True):
         features = torch.cat([_layer(stage.resample, features, down.transposed), skips.pop()], dim=1)
         features = _blocks(stage, features, neighbours)
     return features
@@ -69,7 +72,7 @@ class PlainUNet(SparseUNet):
         """There is no faster way."""
 
     def forward(self, features: Tensor, pyramid: Pyramid) -> Tensor:
-        """Features (V, out_channels) of every voxel from (V, in_channels)."""
+        """See `SparseUNet.forward`."""
         return plain_backbone(self, features, pyramid)
 
 

@@ -33,6 +33,9 @@ class Layers(Protocol[Features]):
     def concatenate(self, features: Features, skip: Features) -> Features:
         """The channels of both."""
 
+    def select(self, features: Features, rows: Tensor) -> Features:
+        """The features at (W,) int64 rows, of which none occurs twice."""
+
 
 class Eager:
     """Computes at once, by PyTorch's autograd."""
@@ -58,3 +61,7 @@ class Eager:
     def concatenate(self, features: Tensor, skip: Tensor) -> Tensor:
         """See `Layers`."""
         return torch.cat([features, skip], dim=1)
+
+    def select(self, features: Tensor, rows: Tensor) -> Tensor:
+        """See `Layers`."""
+        return features.index_select(0, rows)

@@ -87,6 +87,10 @@ class Tape:
         """See `Layers`."""
         return self._add(_Concatenation((features, skip)))
 
+    def select(self, features: Slot, rows: Tensor) -> Slot:
+        """See `Layers`."""
+        return self._add(_Selection(features, rows))
+
     @torch.no_grad()
     def _add(self, layer: _Layer) -> Slot:
         if layer.output.moves:
@@ -252,3 +256,20 @@ class _Concatenation:
                 calls.append(partial(of_part.add_ if add else of_part.copy_, of_output))
         memory.give_back(gradient)
         return calls
+
+
+class _Selection:
+    def __init__(self, features: Slot, rows: Tensor) -> None:
+        self._features, self._rows = features, rows
+        self.output = Slot(features.value.new_empty(len(rows), features.value.shape[1]), features.moves)
+
+    def forward(self) -> None:
+        torch.index_select(self._features.value, 0, self._rows, out=self.output.value)
+
+    def backward(self, gradient: Tensor, memory: _Memory) -> Calls:
+        of_features, add = _receive(self._features, memory)
+        memory.give_back(gradient)
+        if of_features is None:
+            return []
+        calls: Calls = [] if add else [of_features.zero_]
+        return [*calls, partial(of_features.index_add_, 0, self._rows, gradient)]

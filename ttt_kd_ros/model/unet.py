@@ -149,7 +149,7 @@ class SparseUNet(nn.Module):
         return self.config.decoder[-1]
 
     def forward(self, features: Tensor, pyramid: Pyramid) -> Tensor:
-        """Features (V, out_channels) of every voxel from (V, in_channels)."""
+        """Features (V, out_channels) of every voxel that is decoded from (V, in_channels)."""
         pyramid.look_up()
         return self._through(features, pyramid, Eager())
 
@@ -175,8 +175,10 @@ class SparseUNet(nn.Module):
         for stage, down, neighbours in zip(self.encoder, pyramid.down, pyramid.neighbours[1:], strict=True):
             skips.append(features)
             features = stage(features, down, neighbours, layers)
-        for stage, down, neighbours in zip(
-            self.decoder, reversed(pyramid.down), reversed(pyramid.neighbours[:-1]), strict=True
-        ):
+        part = pyramid.decoded
+        if part.rows is not None:
+            encoded = zip((*skips, features), part.rows, strict=True)
+            *skips, features = (layers.select(one, rows) for one, rows in encoded)
+        for stage, down, neighbours in zip(self.decoder, reversed(part.down), reversed(part.neighbours), strict=True):
             features = stage(features, down.transposed, neighbours, layers, skips.pop())
         return features

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from torch import Tensor
 
@@ -80,6 +82,23 @@ def coordinate_range(voxel_size: float) -> float:
 
 
 @dataclass(frozen=True)
+class Part:
+    """What a decoder walks.
+
+    Parameters
+    ----------
+    rows
+        Which voxels of each level of the pyramid, finest first, each (W,) int64; None for all.
+    neighbours, down
+        The pyramid's, of these voxels alone and without the coarsest level's neighbours.
+    """
+
+    rows: tuple[Tensor, ...] | None
+    neighbours: tuple[KernelMap, ...]
+    down: tuple[KernelMap, ...]
+
+
+@dataclass(frozen=True)
 class Pyramid:
     """Kernel maps of a voxel grid at every resolution; they do not change while the weights do.
 
@@ -91,20 +110,29 @@ class Pyramid:
         Submanifold maps with a 3x3x3 kernel, one for each level, finest first.
     down
         Map from each level to the next coarser one.
+    asked
+        What the network is asked for; None for every voxel.
     """
 
     stem: KernelMap
     neighbours: tuple[KernelMap, ...]
     down: tuple[KernelMap, ...]
+    asked: Part | None = None
 
     @property
     def coarsest(self) -> int:
         """Number of voxels of the coarsest level."""
         return self.neighbours[-1].outputs
 
+    @property
+    def decoded(self) -> Part:
+        """What the decoder walks."""
+        return self.asked or Part(None, self.neighbours[:-1], self.down)
+
     def look_up(self, gradients: bool = False) -> None:
         """Have all there that passes, and their gradients, look up once (see `Backend`)."""
-        after_stem = (*self.neighbours, *self.down, *(one.transposed for one in self.down))
+        up = (one.transposed for one in self.decoded.down)
+        after_stem = (*self.neighbours[1:], *self.decoded.neighbours, *self.down, *up)
         chosen().look_up((self.stem, *after_stem), [one.transposed for one in after_stem] if gradients else [])
 
     def crop(self, keep: Tensor) -> Pyramid:
@@ -115,17 +143,41 @@ class Pyramid:
         keep
             (V,) bool, voxels of the finest level to keep; a coarse voxel stays if it holds one of them.
         """
-        fine = Kept.of(keep)
-        neighbours, down = [maps().crop_map(self.neighbours[0], fine, fine)], []
-        stem = neighbours[0] if self.stem is self.neighbours[0] else maps().crop_map(self.stem, fine, fine)
-        for kernel_map, same_level in zip(self.down, self.neighbours[1:], strict=True):
+        levels = self._levels(keep)
+        neighbours = _crop_each(self.neighbours, zip(levels, levels, strict=True))
+        same = self.stem is self.neighbours[0]
+        stem = neighbours[0] if same else maps().crop_map(self.stem, levels[0], levels[0])
+        return Pyramid(stem, neighbours, _crop_each(self.down, pairwise(levels)))
+
+    def decoding(self, keep: Tensor) -> Pyramid:
+        """The same, of which a decoder is asked for some voxels alone and sees no others.
+
+        Parameters
+        ----------
+        keep
+            (V,) bool, which ones of the finest level.
+        """
+        levels = self._levels(keep)
+        fine = levels[:-1]
+        part = Part(
+            tuple(kept.mask.nonzero().squeeze(1) for kept in levels),
+            _crop_each(self.neighbours[:-1], zip(fine, fine, strict=True)),
+            _crop_each(self.down, pairwise(levels)),
+        )
+        return replace(self, asked=part)
+
+    def _levels(self, keep: Tensor) -> list[Kept]:
+        """The voxels of each level that hold kept ones of the finest."""
+        levels = [Kept.of(keep)]
+        for kernel_map in self.down:
             held = keep.new_zeros(kernel_map.outputs)
-            held[kernel_map.targets[fine.mask[kernel_map.sources]]] = True
-            coarse = Kept.of(held)
-            down.append(maps().crop_map(kernel_map, fine, coarse))
-            neighbours.append(maps().crop_map(same_level, coarse, coarse))
-            fine = coarse
-        return Pyramid(stem, tuple(neighbours), tuple(down))
+            held[kernel_map.targets[levels[-1].mask[kernel_map.sources]]] = True
+            levels.append(Kept.of(held))
+        return levels
+
+
+def _crop_each(kernel_maps: Iterable[KernelMap], kept: Iterable[tuple[Kept, Kept]]) -> tuple[KernelMap, ...]:
+    return tuple(maps().crop_map(one, *ends) for one, ends in zip(kernel_maps, kept, strict=True))
 
 
 def build_pyramid(keys: Tensor, depth: int, stem_kernel_size: int = 3) -> Pyramid:
