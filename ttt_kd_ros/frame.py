@@ -178,7 +178,8 @@ class AdaptationReport:
         ``steps``, ``budget``, ``deadline``, ``stopped``, ``background`` (none ended since the last scan) or
         ``trainer died``; or why they were undone: ``not finite``, ``out of memory``, ``collapse`` or ``disagreement``.
     kd_losses
-        KD loss before each step, followed by the loss after the last one; empty if no step was taken.
+        KD loss before each step (`ttt_kd_ros.adaptation.session.Steps`), followed by the loss after the last one; empty
+        if no step was taken.
     paired_points
         Points with at least one pixel.
     trusted

@@ -247,7 +247,7 @@ class Segmenter:
         try:
             answers = self._answers(len(points), valid, voxels, pairs, steps, counts, stage)
         finally:
-            if steps.kd_losses and self._session.settings.mode == "offline":
+            if steps.losses and self._session.settings.mode == "offline":
                 self.reset()
         if steps.stopped_by == "out of memory" and not self._source_only:
             self._need_less_memory()
@@ -269,7 +269,7 @@ class Segmenter:
             with stage("adapt"):
                 if pairs is not None:
                     self._session.advance(steps, count)
-                    self._weight_version = version + bool(steps.kd_losses)
+                    self._weight_version = version + bool(steps.losses)
             with stage("predict"):
                 labels, confidence, report = self._predict_in_memory(voxels, pairs, steps)
                 answer = self._expand(points, valid, voxels.grid.inverse, labels, confidence)
@@ -396,11 +396,11 @@ class Segmenter:
         if (reach := self._reach(steps)) is not None:
             logits = torch.where(reach[:, None], logits, self._session.source(voxels)[0])
         confidence, labels = most_likely(logits)
-        losses = tuple(steps.kd_losses)
+        losses = steps.kd_losses
         if pairs is not None and losses:
             losses += (self._session.distillation(features, voxel_targets(pairs, voxels.grid.inverse)),)
         report = AdaptationReport(
-            len(steps.kd_losses),
+            len(steps.losses),
             steps.stopped_by,
             losses,
             steps.paired_points,

@@ -33,7 +33,7 @@ def warm_up(segmenter: Segmenter) -> None:
         return
     made = replace(settings, mode="offline", schedule="before", budget_ms=0.0, familiar=0.0, min_pairs=1)
     for steps in STEPS[segmenter.device.type]:
-        segmenter.configure(replace(made, steps=steps))
+        segmenter.configure(replace(made, steps=steps * made.parts_on(segmenter.device.type)))
         for seed in range(TIMES):
             segmenter.segment(made_frame(seed))
     segmenter.configure(settings)

@@ -8,13 +8,14 @@ from dataclasses import replace
 import pytest
 import torch
 
+from ttt_kd_ros.adaptation import methods
 from ttt_kd_ros.adaptation.methods import objective
 from ttt_kd_ros.adaptation.objective import confident_cross_entropy, distillation_loss, entropy
 from ttt_kd_ros.adaptation.scope import LORA_RANK, scope_parameters
-from ttt_kd_ros.adaptation.session import AdaptationSession
+from ttt_kd_ros.adaptation.session import AdaptationSession, Steps
 from ttt_kd_ros.adaptation.settings import DEFAULTS, SCOPES, AdaptationSettings
 from ttt_kd_ros.adaptation.targets import PointTargets, Targets, voxel_targets
-from ttt_kd_ros.adaptation.view import near_voxels, view_of
+from ttt_kd_ros.adaptation.view import SQUARE, near_voxels, parts_of, view_of
 from ttt_kd_ros.errors import InputError
 from ttt_kd_ros.sparse.kernel_map import unpack
 from ttt_kd_ros.sparse.voxels import voxelise
@@ -126,6 +127,84 @@ def test_a_view_holds_the_targets_of_the_scan_at_its_own_voxels(voxels, pairs):
     assert torch.equal(view.targets.features, expected.features)
 
 
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_each_voxel_of_a_view_is_asked_for_in_one_of_its_parts_with_its_target(network, voxels, pairs, count):
+    view = view_of(voxels, pairs, distance=3)
+    parts = parts_of(view, count)
+    assert len(parts) == count
+    keys = view.voxels.grid.keys
+    asked = [keys if part.asked is None else keys[part.asked] for part in parts]
+    assert torch.cat(asked).sort().values.equal(keys)
+    found = {int(of_part[v]): t for of_part, part in zip(asked, parts, strict=True)
+             for v, t in zip(part.targets.voxels, part.targets.features, strict=True)}  # fmt: skip
+    expected = dict(zip(keys[view.targets.voxels].tolist(), view.targets.features, strict=True))
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[key], expected[key]) for key in expected)
+    for of_part, part in zip(asked, parts, strict=True):
+        logits, features = network(part.voxels)
+        assert len(logits) == len(features) == len(of_part)
+        assert part.voxels.features is view.voxels.features, "all of the view is encoded"
+
+
+def test_parts_are_squares_as_of_a_chessboard(voxels, pairs):
+    view = view_of(voxels, pairs, distance=1000)
+    first, second = parts_of(view, 2)
+    square = unpack(view.voxels.grid.keys)[:, 1:3] // SQUARE
+    assert torch.equal(first.asked, square.sum(dim=1) % 2 == 0)
+    assert torch.equal(second.asked, ~first.asked)
+
+
+def test_a_view_of_which_a_part_would_have_no_target_stays_whole(voxels, street_points):
+    within_a_square = ((street_points[:, :2] > 0) & (street_points[:, :2] < 30)).all(dim=1)
+    rows = within_a_square.nonzero().squeeze(1)
+    view = view_of(voxels, PointTargets(rows, torch.ones(len(rows), 4)), distance=1000)
+    assert parts_of(view, 2) == (view,)
+
+
+def test_the_loss_of_a_step_is_told_as_the_mean_over_a_turn_through_the_parts():
+    """Those of two parts cannot be compared, and the first is told beside the last."""
+    assert Steps([4.0, 2.0, 3.0, 1.0, 2.0], parts=2).kd_losses == (3.0, 3.0, 2.5, 2.0, 1.5)
+    assert Steps([4.0], parts=2).kd_losses == (4.0,)
+    assert Steps([4.0, 2.0], parts=1).kd_losses == (4.0, 2.0)
+    assert Steps(parts=2).kd_losses == ()
+
+
+@pytest.mark.parametrize("limit", ["deadline_ms", "budget_ms"])
+def test_where_time_is_limited_steps_on_a_cpu_take_turns_on_parts(network, voxels, pairs, limit):
+    state = weights(network)
+    found = []
+    for change in ({limit: 1e6}, {"decoded_parts": 3}, {}, {limit: 1e6, "decoded_parts": 1}):
+        network.load_state_dict(state)
+        steps = AdaptationSession(network, replace(SETTINGS, **change)).adapt(voxels, pairs)
+        found.append((steps.parts, steps.losses))
+    in_parts, three, whole, one = found
+    assert in_parts == three
+    assert whole == one
+    assert (three[0], one[0]) == (3, 1)
+
+
+def test_on_a_gpu_steps_decode_the_whole_view_and_statistics_drift_to_all_of_it_anywhere():
+    limited = AdaptationSettings(deadline_ms=90)
+    assert limited.parts_on("cuda") == replace(limited, method="statistics").parts_on("cpu") == 1
+    assert replace(limited, decoded_parts=2).parts_on("cuda") == 2
+
+
+@pytest.mark.parametrize("method", ["confident", "kd"])
+def test_the_source_model_s_labels_of_a_part_are_those_that_it_gives_the_whole_view(
+    sure_network, voxels, pairs, method, monkeypatch
+):
+    session = AdaptationSession(sure_network, replace(SETTINGS, method=method, source_weight=1.0, decoded_parts=2))
+    expected = session.source(view_of(voxels, pairs, SETTINGS.margin_m / sure_network.config.voxel_size).voxels)[0]
+    seen = []
+    original = methods.confident_cross_entropy
+    monkeypatch.setattr(
+        methods, "confident_cross_entropy", lambda new, source: seen.append(source) or original(new, source)
+    )
+    session.adapt(voxels, pairs)
+    rows = torch.cat(seen[:2])
+    assert torch.equal(rows.sort(dim=0).values, expected.sort(dim=0).values)
+
+
 def test_steps_lower_the_distillation_loss(network, voxels, pairs):
     steps = AdaptationSession(network, replace(SETTINGS, steps=20)).adapt(voxels, pairs)
     assert len(steps.kd_losses) == 20
@@ -165,7 +244,14 @@ def test_the_steps_see_the_gradient_of_the_loss_alone(network, voxels, pairs):
     expected = torch.autograd.grad(distillation_loss(network(voxels)[1], targets), parameters)
     before = [p.detach().clone() for p in parameters]
     settings = AdaptationSettings(
-        steps=1, scope="all", optimizer="sgd", learning_rate=0.1, entropy_weight=0, pull=0, margin_m=1000
+        steps=1,
+        scope="all",
+        optimizer="sgd",
+        learning_rate=0.1,
+        entropy_weight=0,
+        pull=0,
+        margin_m=1000,
+        decoded_parts=1,
     )
     AdaptationSession(network, settings).adapt(voxels, pairs)
     for old, new, gradient in zip(before, parameters, expected, strict=True):
@@ -173,19 +259,21 @@ def test_the_steps_see_the_gradient_of_the_loss_alone(network, voxels, pairs):
 
 
 @pytest.mark.parametrize("optimizer", [torch.optim.Adam, torch.optim.AdamW])
-@pytest.mark.parametrize("scope", ["all", "norm"])
+@pytest.mark.parametrize(("scope", "count"), [("all", 1), ("norm", 1), ("all", 2), ("norm", 3)])
 def test_the_steps_are_those_of_an_optimizer_that_moves_the_parameters_one_by_one(
-    network, voxels, pairs, optimizer, scope
+    network, voxels, pairs, optimizer, scope, count
 ):
+    """They take turns on the parts of the view."""
     plain = copy.deepcopy(network)
-    settings = replace(SETTINGS, steps=3, scope=scope, optimizer=optimizer.__name__.lower(), learning_rate=1e-3)
-    losses = AdaptationSession(network, settings).adapt(voxels, pairs).kd_losses
-    view = view_of(voxels, pairs, settings.margin_m / network.config.voxel_size)
-    loss = objective(settings, view.targets, lambda: pytest.fail("the source model is not asked"))
+    settings = replace(SETTINGS, scope=scope, optimizer=optimizer.__name__.lower(), learning_rate=1e-3)
+    losses = AdaptationSession(network, replace(settings, decoded_parts=count)).adapt(voxels, pairs).losses
+    parts = parts_of(view_of(voxels, pairs, settings.margin_m / network.config.voxel_size), count)
+    assert len(parts) == count
     parameters = scope_parameters(plain.eval().backbone, scope)
     source, steps = [p.detach().clone() for p in parameters], optimizer(parameters, lr=1e-3)
-    for expected in losses:
+    for expected, view in zip(losses, itertools.cycle(parts), strict=False):
         logits, features = plain(view.voxels)
+        loss = objective(settings, view.targets, lambda: pytest.fail("the source model is not asked"))
         assert distillation_loss(features, view.targets).item() == pytest.approx(expected, abs=1e-5)
         steps.zero_grad()
         loss(logits, features).backward()
@@ -357,7 +445,7 @@ def test_where_the_network_predicts_the_features_as_in_training_no_step_is_taken
     session = AdaptationSession(network, replace(SETTINGS, familiar=0.9), kd_level=(cosine + margin) / 0.9)
     steps = session.adapt(voxels, pairs)
     if margin < 0:
-        assert (steps.stopped_by, steps.kd_losses) == ("familiar", [])
+        assert (steps.stopped_by, steps.kd_losses) == ("familiar", ())
         assert steps.familiar, "the source model labels everything"
     else:
         assert (steps.stopped_by, len(steps.kd_losses)) == ("steps", 5)
@@ -534,7 +622,7 @@ def test_the_pull_leads_to_the_source_weights_whatever_was_configured_in_between
 def test_without_a_step_no_label_of_a_scan_disagrees_with_the_source_model(network, voxels, pairs):
     session = AdaptationSession(network, replace(SETTINGS, margin_m=0.0, disagreement_share=0.0))
     steps = session.begin(voxels, pairs)
-    steps.kd_losses.append(0.0)
+    steps.losses.append(0.0)
     assert session.fault(voxels, session.source(voxels)[0].argmax(dim=1), steps) == ""
 
 

@@ -20,7 +20,7 @@ from ttt_kd_ros.benchmark.report import text
 from ttt_kd_ros.benchmark.run import benchmark
 from ttt_kd_ros.benchmark.scaling import scaling
 from ttt_kd_ros.benchmark.sparse_backends import NAIVE, compare_backends
-from ttt_kd_ros.benchmark.stages import STEP, STEP_ALL, STEP_PLAIN, Stage, Timing, measure, prepare, ratios
+from ttt_kd_ros.benchmark.stages import STEP, STEP_ALL, STEP_PART, STEP_PLAIN, Stage, Timing, measure, prepare, ratios
 from ttt_kd_ros.cli import main
 from ttt_kd_ros.frame import Frame, Scan
 from ttt_kd_ros.model.sparse_backend import BACKENDS
@@ -56,7 +56,7 @@ def test_a_drive_with_pictures_is_measured_in_all_stages_and_said_as_json_and_te
     content = json.loads(json.dumps(result.to_dict(), allow_nan=False))
     assert content["voxels"] == [len(network.voxel_input(street_points).grid)]
     assert list(content["stages"]) == [
-        "voxelise", "kernel maps", "pairing", "teacher", "forward", "prediction", "view", STEP, STEP_ALL,
+        "voxelise", "kernel maps", "pairing", "teacher", "forward", "prediction", "view", STEP, STEP_PART, STEP_ALL,
         "step on the whole scan, maps rebuilt", STEP_PLAIN,
     ]  # fmt: skip
     assert content["ratios"] == pytest.approx(ratios(result.stages))
@@ -94,8 +94,9 @@ def test_stages_take_turns_after_one_run_that_is_not_timed():
     assert timings["b"].limit == pytest.approx(1)
 
 
+@pytest.mark.parametrize("part", [False, True])
 @pytest.mark.parametrize("scope", ["norm", "all", "encoder"])
-def test_the_counted_operations_are_those_of_the_matrix_products(network, street_points, monkeypatch, scope):
+def test_the_counted_operations_are_those_of_the_matrix_products(network, street_points, monkeypatch, scope, part):
     done = []
     mm = torch.mm
 
@@ -105,6 +106,9 @@ def test_the_counted_operations_are_those_of_the_matrix_products(network, street
 
     monkeypatch.setattr(convolution.torch, "mm", counting)
     voxels = network.voxel_input(street_points)
+    if part:
+        pyramid = voxels.pyramid.decoding(torch.arange(len(voxels.grid)) % 500 < 250)
+        voxels = replace(voxels, pyramid=pyramid)
     network.requires_grad_(False)
     for parameter in scope_parameters(network.backbone, scope):
         parameter.requires_grad_(True)
@@ -139,9 +143,14 @@ def test_the_gradient_within_a_margin_becomes_that_of_the_whole_scan(network, st
     drive = Drive(street_points, (camera_view(),))
     network.requires_grad_(False)
     prepared = prepare(drive[0], network, StripesTeacher())
-    rows = gradient_cosines(network, prepared.voxels, prepared.pairs, "norm", (0.0, 4.0, 1000.0))
+    settings = AdaptationSettings(scope="norm")
+    rows = gradient_cosines(network, prepared.voxels, prepared.pairs, settings, (0.0, 4.0, 1000.0))
     assert rows[0].voxels < rows[1].voxels < rows[2].voxels == 1
     assert rows[0].cosine < rows[2].cosine == pytest.approx(1, abs=1e-9)
+    parts = rows[3:]
+    assert [row.part for row in parts] == [", part 1 of 3", ", part 2 of 3", ", part 3 of 3"]
+    assert sum(row.voxels for row in parts) == pytest.approx(rows[1].voxels)
+    assert all(0 < row.cosine < rows[1].cosine for row in parts)
     assert not any(parameter.requires_grad for parameter in network.parameters())
 
 

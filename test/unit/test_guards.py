@@ -96,10 +96,10 @@ class TestMemory:
         too_big = {"all"}
         move = AdaptationSession._move
 
-        def checked(session, scan, steps, how):
+        def checked(session, *args):
             if session.settings.scope in too_big:
                 raise torch.cuda.OutOfMemoryError("CUDA out of memory")
-            return move(session, scan, steps, how)
+            return move(session, *args)
 
         monkeypatch.setattr(AdaptationSession, "_move", checked)
         return too_big

@@ -8,6 +8,8 @@ import torch
 from stripes import StripesTeacher, camera_view
 
 from ttt_kd_ros.adaptation.settings import SCOPES, AdaptationSettings
+from ttt_kd_ros.adaptation.targets import PointTargets
+from ttt_kd_ros.adaptation.view import parts_of, view_of
 from ttt_kd_ros.errors import CheckpointError, InputError
 from ttt_kd_ros.frame import Frame, Scan
 from ttt_kd_ros.geometry.transforms import rigid
@@ -146,6 +148,12 @@ def test_a_manifest_with_two_backbones_is_refused(point_network):
     content["network"]["unet"] = {}
     with pytest.raises(InputError, match="one backbone, not unet and points"):
         Manifest.from_json(json.dumps(content))
+
+
+def test_steps_on_points_decode_the_whole_view(point_network, street_points):
+    voxels = point_network.voxel_input(street_points)
+    view = view_of(voxels, PointTargets(torch.arange(len(street_points)), torch.ones(len(street_points), 4)), 4)
+    assert parts_of(view, 2) == (view,)
 
 
 @pytest.mark.parametrize("scope", SCOPES)

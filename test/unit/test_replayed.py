@@ -123,6 +123,8 @@ def test_a_first_step_is_recorded_once_there_were_steps_and_where_enough_are_to_
     assert session.first_step == RECORD
     session.reset()
     assert session.first_step == RECORD
+    session.configure(AdaptationSettings(steps=MIN_LEFT, decoded_parts=2))
+    assert session.first_step == STEP, "each part has its own recording"
     session.configure(AdaptationSettings(steps=MIN_LEFT - 1))
     assert session.first_step == STEP
 
@@ -153,19 +155,21 @@ def weights_after(network, points, settings):
     losses, ways = [], []
     for voxels, pairs in scans(network, points, CUDA):
         steps = session.begin(voxels, pairs)
-        ways.append(session._scan.step.next(settings.steps))
+        ways.append(session._scan.turns[0][1].next(settings.steps))
         for count in (2, settings.steps):
             session.advance(steps, count)
         losses += steps.kd_losses
-        ways.append(session._scan.step.next(MIN_LEFT))
+        ways.append(session._scan.turns[0][1].next(MIN_LEFT))
     return losses, session._network.backbone.state_dict(), ways
 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
-@pytest.mark.parametrize("scope", SCOPES)
-def test_replayed_steps_are_those_taken_one_by_one(network, street_points, scope, optimizer, monkeypatch):
-    settings = AdaptationSettings(steps=8, scope=scope, optimizer=optimizer, learning_rate=1e-3, familiar=0.0)
+@pytest.mark.parametrize(("scope", "parts"), [*((scope, 1) for scope in SCOPES), ("all", 2)])
+def test_replayed_steps_are_those_taken_one_by_one(network, street_points, scope, parts, optimizer, monkeypatch):
+    settings = AdaptationSettings(
+        steps=8, scope=scope, optimizer=optimizer, learning_rate=1e-3, familiar=0.0, decoded_parts=parts
+    )
     losses, weights, ways = weights_after(network, street_points, settings)
     assert ways == RECORDED_AT_ONCE_WHERE_THERE_WERE_STEPS
     monkeypatch.setattr(replayed, "MIN_LEFT", settings.steps + 1)
@@ -184,22 +188,27 @@ def test_every_method_can_be_recorded(network, street_points, method):
 
 
 @pytest.mark.parametrize("backbone", [TINY_UNET, PointsConfig(6, (8, 10), (8, 6), (1, 1))])
-def test_a_recording_looks_nothing_up_in_the_maps(network_config, backbone, street_points, pairs, monkeypatch):
+@pytest.mark.parametrize("parts", [1, 2])
+def test_a_recording_looks_nothing_up_in_the_maps(network_config, backbone, parts, street_points, pairs, monkeypatch):
     """A GPU cannot take it from the CPU meanwhile, and each replay would look it up again."""
     network = Network(replace(network_config, backbone=backbone))
-    session, looked_up = AdaptationSession(network, AdaptationSettings(steps=2, familiar=0.0)), []
+    settings, looked_up = AdaptationSettings(steps=2 * parts, familiar=0.0, decoded_parts=parts), []
+    session = AdaptationSession(network, settings)
+
+    def held_by_maps():
+        return held(tuple(aim.view.voxels.pyramid for aim, _ in session._scan.turns))
 
     def record(function):
-        before = held(session._scan.view.voxels.pyramid)
+        before = held_by_maps()
         result = function()
-        looked_up.append(held(session._scan.view.voxels.pyramid) - before)
+        looked_up.append(held_by_maps() - before)
         return MagicMock(), result
 
     session.adapt(network.voxel_input(street_points), pairs)
     monkeypatch.setattr(session._recorder, "able", True)
     monkeypatch.setattr(session._recorder, "_record", record)
     session.adapt(network.voxel_input(street_points), pairs)
-    assert looked_up == [set()]
+    assert looked_up == [set()] * len(session._scan.turns)
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
-from functools import cache, partial
+from functools import cache, cached_property, partial
+from statistics import mean
 from typing import cast
 
 import torch
@@ -22,7 +23,7 @@ from ttt_kd_ros.adaptation.replayed import RECORD, STEP, Recorder, Replayed
 from ttt_kd_ros.adaptation.scope import make_scope
 from ttt_kd_ros.adaptation.settings import AdaptationSettings
 from ttt_kd_ros.adaptation.targets import PointTargets, Targets
-from ttt_kd_ros.adaptation.view import View, view_of
+from ttt_kd_ros.adaptation.view import View, part_of, split, view_of
 from ttt_kd_ros.model.network import Network
 from ttt_kd_ros.model.tape import Tape
 from ttt_kd_ros.model.voxel_input import VoxelInput
@@ -43,8 +44,8 @@ class Steps:
 
     Parameters
     ----------
-    kd_losses
-        Distillation loss before each step; NaN for methods without a teacher.
+    losses
+        Distillation loss before each step, of the part that it decodes; NaN for methods without a teacher.
     stopped_by
         See `AdaptationReport`.
     paired_points
@@ -54,13 +55,22 @@ class Steps:
     reach
         (V,) bool, voxels that the adapted weights may label: those near the view where the scan is not trusted; None
         for all, unless the scan is familiar.
+    parts
+        How many parts the steps take turns on.
     """
 
-    kd_losses: list[float] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)
     stopped_by: str = "steps"
     paired_points: int = 0
     trusted: bool = True
     reach: Tensor | None = None
+    parts: int = 1
+
+    @property
+    def kd_losses(self) -> tuple[float, ...]:
+        """Distillation loss before each step, mean over the last turn through the parts, the first one at first."""
+        ends = (max(i, self.parts) for i in range(1, len(self.losses) + 1))
+        return tuple(mean(self.losses[end - self.parts : end]) for end in ends)
 
     @property
     def familiar(self) -> bool:
@@ -70,16 +80,33 @@ class Steps:
     def undo(self, cause: str) -> None:
         """None of the steps is in the weights any more."""
         self.stopped_by = cause
-        self.kd_losses.clear()
+        self.losses.clear()
+
+
+@dataclass(eq=False)
+class _Aim:
+    """A part of the view, cut out when the first step on it is taken, and what steps on it minimise."""
+
+    whole: View
+    asked: Tensor | None
+    minimise: Callable[[View], Objective]
+    tape: Tape | None = None
+
+    @cached_property
+    def view(self) -> View:
+        return part_of(self.whole, self.asked)
+
+    @cached_property
+    def loss(self) -> Objective:
+        return self.minimise(self.view)
 
 
 @dataclass(frozen=True)
 class _Scan:
-    """What the steps on one scan need."""
+    """What the steps on one scan need: they take turns on the aims, each with what takes a step on it."""
 
     view: View
-    loss: Objective
-    step: Replayed
+    turns: tuple[tuple[_Aim, Replayed], ...]
     before: Tensor
     source_labels: Tensor | None
     start: float
@@ -118,9 +145,9 @@ class AdaptationSession:
         self._statistics = [statistic.clone() for statistic in network.backbone.buffers()]
         self._clock = clock
         self._kd_level = kd_level
-        self._recorder = Recorder(next(network.parameters()).device)
+        self._device = next(network.parameters()).device
+        self._recorder = Recorder(self._device)
         self._scan: _Scan | None = None
-        self._tape: Tape | None = None
         self.pace = Pace(clock)
         """What the stages of a scan cost."""
         self.stopped = threading.Event()
@@ -183,8 +210,8 @@ class AdaptationSession:
         self._optimizer = _optimizer(self._scope.flat, self.settings)
         self._momentum = MOMENTUM
         if self._scan is not None:  # what was recorded moves other weights
-            step = self._replayed(self._scan.view, self._scan.loss)
-            self._scan = replace(self._scan, step=step, before=self._scope.flat.clone())
+            turns = self._turns(aim for aim, _ in self._scan.turns)
+            self._scan = replace(self._scan, turns=turns, before=self._scope.flat.clone())
 
     def _forget(self) -> None:
         """Begin with steps as if there had been none; the optimizer's state stays, so that the next can be recorded."""
@@ -196,16 +223,24 @@ class AdaptationSession:
     @property
     def first_step(self) -> str:
         """How a scan's first step will be done: ``step`` or ``record``, on a GPU."""
-        return self._recorder.first(bool(self._optimizer.state), self.settings.steps)
+        return self._recorder.first(bool(self._optimizer.state), math.ceil(self.settings.steps / self._parts))
 
     def release(self) -> None:
         """Keep no memory of the last scan and its steps."""
         self._scan = None
         self._recorder.forget()
 
-    def _replayed(self, view: View, loss: Objective) -> Replayed:
+    def _turns(self, aims: Iterable[_Aim]) -> tuple[tuple[_Aim, Replayed], ...]:
         stepped = bool(self._optimizer.state)
-        return Replayed(partial(self._take_step, view, loss), self._recorder, warm=stepped)
+        return tuple((aim, Replayed(partial(self._take_step, aim), self._recorder, warm=stepped)) for aim in aims)
+
+    def _aims(self, view: View, source: Callable[[], tuple[Tensor, Tensor]]) -> Iterator[_Aim]:
+        for asked in split(view, self._parts):
+            yield _Aim(view, asked, partial(_objective, self.settings, source))
+
+    @property
+    def _parts(self) -> int:
+        return self.settings.parts_on(self._device.type)
 
     def adapt(self, voxels: VoxelInput, pairs: PointTargets) -> Steps:
         """Take the settings' steps on a scan (see `begin` and `advance`)."""
@@ -234,19 +269,19 @@ class AdaptationSession:
             self._restart()
         view = view_of(voxels, pairs, self.settings.margin_m / self._network.config.voxel_size)
         source = cache(lambda: self.source(view.voxels))
-        loss = objective(self.settings, view.targets, lambda: source()[0])
         guarded = self.settings.disagreement_share < 1
         source_labels = self.source(voxels)[0].argmax(dim=1)[view.near] if guarded else None
-        step, before = self._replayed(view, loss), self._scope.flat.clone()
-        self._scan = _Scan(view, loss, step, before, source_labels, start=self._clock(), due=due)
+        turns, before = self._turns(self._aims(view, source)), self._scope.flat.clone()
+        self._scan = _Scan(view, turns, before, source_labels, start=self._clock(), due=due)
         familiar, trust = self.settings.familiar, self.settings.trust
         if self.settings.method not in NEEDS_TEACHER or not (familiar or trust):
-            return Steps()
+            return Steps(parts=len(turns))
         cosine = 1 - distillation_loss(source()[1], view.targets).item()
         if familiar and cosine >= familiar * self._kd_level:
             return Steps(stopped_by=FAMILIAR)
         trusted = not trust or cosine >= trust * self._kd_level
-        return Steps(trusted=trusted, reach=None if trusted or view.near.all() else view.near)
+        reach = None if trusted or view.near.all() else view.near
+        return Steps(trusted=trusted, reach=reach, parts=len(turns))
 
     def advance(self, steps: Steps, count: int) -> None:
         """Take steps on the scan until there are `count`, or something stops them or has stopped them before.
@@ -262,8 +297,8 @@ class AdaptationSession:
         try:
             for parameter in self._scope.parameters:
                 parameter.requires_grad_(True)
-            while len(steps.kd_losses) < count and steps.stopped_by == "steps":
-                steps.stopped_by = self._step(scan, steps, count - len(steps.kd_losses))
+            while len(steps.losses) < count and steps.stopped_by == "steps":
+                steps.stopped_by = self._step(scan, steps, count - len(steps.losses))
             if not self._scope.flat.sum().isfinite():
                 steps.stopped_by = "not finite"
         except torch.OutOfMemoryError:
@@ -275,7 +310,8 @@ class AdaptationSession:
             for parameter in self._scope.parameters:
                 parameter.requires_grad_(False)
             self._scope.drop_gradients()
-            self._tape = None
+            for aim, _ in scan.turns:
+                aim.tape = None
         if steps.stopped_by in ("not finite", "out of memory"):
             steps.undo(steps.stopped_by)
             self._go_back(scan)
@@ -302,7 +338,7 @@ class AdaptationSession:
         if limit < 1 and largest_share(labels) > limit >= largest_share(self.source(voxels)[0].argmax(dim=1)):
             return "collapse"
         scan = self._scan
-        if steps.kd_losses and scan is not None and scan.source_labels is not None:
+        if steps.losses and scan is not None and scan.source_labels is not None:
             changed = changed_share(labels[scan.view.near], scan.source_labels)
             return "disagreement" if changed > self.settings.disagreement_share else ""
         return ""
@@ -322,13 +358,14 @@ class AdaptationSession:
             return "stopped"
         if self.settings.budget_ms and (self._clock() - scan.start) * 1e3 >= self.settings.budget_ms:
             return "budget"
-        how = scan.step.next(left)
+        aim, step = scan.turns[len(steps.losses) % len(scan.turns)]
+        how = step.next(math.ceil(left / len(scan.turns)))
         if not self._fits(scan, steps, how):
             if how != RECORD or not self._fits(scan, steps, STEP):
                 return "deadline"
             how = STEP
         start = self._clock()
-        outcome = self._move(scan, steps, how)
+        outcome = self._move(aim, step, steps, how)
         self.pace.add(how, self._clock() - start)
         return outcome
 
@@ -336,47 +373,47 @@ class AdaptationSession:
         """Whether a step and the predictions end in time: two where the source model labels what is out of reach."""
         return self.pace.fits(scan.due, how, *(() if steps.reach is None else ("predict",)))
 
-    def _move(self, scan: _Scan, steps: Steps, how: str) -> str:
+    def _move(self, aim: _Aim, step: Replayed, steps: Steps, how: str) -> str:
         """Move the weights once; returns ``steps``, or ``not finite``."""
         if self.settings.method == "statistics":
-            steps.kd_losses.append(math.nan)
-            self._drift_statistics(scan.view.voxels)
+            steps.losses.append(math.nan)
+            self._drift_statistics(aim.view.voxels)
             return "steps"
         if how == RECORD:
-            scan.view.voxels.pyramid.look_up(gradients=True)
-        distillation, loss = scan.step(how).tolist()
+            aim.view.voxels.pyramid.look_up(gradients=True)
+        distillation, loss = step(how).tolist()
         if not math.isfinite(loss):
             return "not finite"
-        steps.kd_losses.append(distillation)
+        steps.losses.append(distillation)
         return "steps"
 
-    def _take_step(self, view: View, objective: Objective) -> Tensor:
+    def _take_step(self, aim: _Aim) -> Tensor:
         """Move the weights by a gradient; distillation loss and loss from before, (2,)."""
-        features, loss = self._differentiate(view, objective)
+        features, loss = self._differentiate(aim)
         if self.settings.method == "sar":
-            self._climb(view, objective)
+            self._climb(aim)
         self._optimizer.step()
         if self.settings.pull:
             self._scope.pull(self.settings.pull)
         self._scope.fold()
-        return torch.stack([self._distillation(features, view.targets), loss.detach()])
+        return torch.stack([self._distillation(features, aim.view.targets), loss.detach()])
 
-    def _differentiate(self, view: View, objective: Objective) -> tuple[Tensor, Tensor]:
+    def _differentiate(self, aim: _Aim) -> tuple[Tensor, Tensor]:
         """ρ_2D's features and the loss, whose gradient is the weights' now."""
         self._scope.drop_gradients()  # there are some where a recording was broken off
-        if self._tape is None:
-            self._tape = self._scope.tape(self._network.backbone, view.voxels)
-        if self._tape is None:
-            logits, features = self._forward(view.voxels)
-            loss = objective(logits, features)
+        if aim.tape is None:
+            aim.tape = self._scope.tape(self._network.backbone, aim.view.voxels)
+        if aim.tape is None:
+            logits, features = self._forward(aim.view.voxels)
+            loss = aim.loss(logits, features)
             loss.backward()
             self._scope.gather_gradient()
             return features, loss
-        hidden = self._tape.forward().requires_grad_()
+        hidden = aim.tape.forward().requires_grad_()
         logits, features = self._network.heads(hidden)
-        loss = objective(logits, features)
+        loss = aim.loss(logits, features)
         loss.backward()
-        self._scope.flat.grad = self._tape.backward(cast(Tensor, hidden.grad))
+        self._scope.flat.grad = aim.tape.backward(cast(Tensor, hidden.grad))
         return features, loss
 
     def _forward(self, view: VoxelInput) -> tuple[Tensor, Tensor]:
@@ -388,13 +425,13 @@ class AdaptationSession:
         """Logits and features of the source model, whatever the weights are now."""
         return self._source_network(voxels)
 
-    def _climb(self, view: View, objective: Objective) -> None:
+    def _climb(self, aim: _Aim) -> None:
         """Replace the gradient by the one at the nearby weights where the loss is highest (SAR)."""
         flat = self._scope.flat
         gradient = cast(Tensor, flat.grad)
         offset = gradient * (SHARPNESS_RADIUS / (gradient.norm() + 1e-12))
         flat.add_(offset)
-        self._differentiate(view, objective)
+        self._differentiate(aim)
         flat.sub_(offset)
 
     @torch.no_grad()
@@ -403,6 +440,16 @@ class AdaptationSession:
         if view.pyramid.coarsest > 1:  # one voxel has no variance
             self._momentum = self._momentum * MOMENTUM_DECAY + MOMENTUM_FLOOR
             _mix_statistics(self._network, view, self._momentum)
+
+
+def _objective(settings: AdaptationSettings, source: Callable[[], tuple[Tensor, Tensor]], part: View) -> Objective:
+    """What steps on a part minimise; the source model answers for the whole view."""
+
+    def source_logits() -> Tensor:
+        logits = source()[0]
+        return logits if part.asked is None else logits[part.asked]
+
+    return objective(settings, part.targets, source_logits)
 
 
 def _mix_statistics(network: Network, voxels: VoxelInput, share: float) -> None:

@@ -14,6 +14,9 @@ SCOPES = ("norm", "encoder", "decoder", "lora", "all")
 OPTIMIZERS = ("adam", "adamw", "sgd")
 LOSSES = ("cosine", "centred-cosine", "l2")
 MAX_STEPS = 1000
+MAX_PARTS = 16
+PARTS_IN_TIME = 3
+"""Of `AdaptationSettings.decoded_parts` where time is limited; a GPU waits for its kernels, and records each part."""
 SCOPE_DEFAULT = "default"
 
 
@@ -97,6 +100,10 @@ class AdaptationSettings:
         A scan with fewer paired points is not adapted to.
     margin_m
         Steps run on the voxels within at least this horizontal distance of a paired point.
+    decoded_parts
+        Each step encodes all of these voxels and decodes one of so many parts of them, in turns: in little time more
+        and smaller steps gain more, in much time fewer and whole ones. 0 is 3 on a CPU with a deadline or a budget, and
+        1 elsewhere.
 
     Raises
     ------
@@ -125,6 +132,7 @@ class AdaptationSettings:
     scan_statistics: float = 0.0
     min_pairs: int = 100
     margin_m: float = 4.0
+    decoded_parts: int = 0
 
     def __post_init__(self) -> None:
         for name, choices in (
@@ -140,6 +148,8 @@ class AdaptationSettings:
                 raise InputError(f"adaptation {name} '{value}' is unknown; choose one of {', '.join(choices)}")
         if not -1 <= self.steps <= MAX_STEPS:
             raise InputError(f"adaptation steps must be 0 to {MAX_STEPS}, or -1 for the scope's own, not {self.steps}")
+        if not 0 <= self.decoded_parts <= MAX_PARTS:
+            raise InputError(f"adaptation decoded_parts must be 0 to {MAX_PARTS}, not {self.decoded_parts}")
         for name in (
             "deadline_ms", "learning_rate", "budget_ms", "entropy_weight", "source_weight", "collapse_share",
             "disagreement_share", "jump_s", "trust", "familiar", "min_pairs", "margin_m",
@@ -165,6 +175,13 @@ class AdaptationSettings:
     def labels_at_once(self) -> bool:
         """Whether scans are labelled without their pictures."""
         return self.in_background or self.mode == "off"
+
+    def parts_on(self, device: str) -> int:
+        """On how many parts of the view the steps take turns, on a type of device (`torch.device.type`)."""
+        if self.method == "statistics":
+            return 1
+        limited = self.deadline_ms or self.budget_ms
+        return self.decoded_parts or (PARTS_IN_TIME if limited and device == "cpu" else 1)
 
     def resolved(self) -> AdaptationSettings:
         """The same settings with the scope's defaults written out."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -73,6 +73,11 @@ class Work:
         return 1e3 * max(self.operations / machine.operations_per_s, self.bytes / machine.bytes_per_s)
 
 
+def mean_work(each: Sequence[Work]) -> Work:
+    """Of several, at least one."""
+    return Work(sum(one.operations for one in each) // len(each), sum(one.bytes for one in each) // len(each))
+
+
 def voxelise_work(points: Tensor, voxels: int) -> Work:
     """Points in; keys, counts and the voxel of each point out."""
     return Work(0, points.nbytes + _INDEX_BYTES * (len(points) + 2 * voxels))
@@ -129,9 +134,9 @@ def _work(weight: Tensor, kernel_map: KernelMap) -> Work:
 
 def _convolutions(unet: SparseUNet, pyramid: Pyramid) -> Iterator[tuple[Tensor, KernelMap]]:
     """Weight and map of each convolution, in the order of the forward pass."""
-    down, neighbours = pyramid.down, pyramid.neighbours
-    resampling = (*down, *(kernel_map.transposed for kernel_map in down[::-1]))
-    levels = (*neighbours[1:], *neighbours[-2::-1])
+    decoded = pyramid.decoded
+    resampling = (*pyramid.down, *(kernel_map.transposed for kernel_map in decoded.down[::-1]))
+    levels = (*pyramid.neighbours[1:], *decoded.neighbours[::-1])
     yield unet.stem.convolution.weight, pyramid.stem
     for stage, change, same in zip((*unet.encoder, *unet.decoder), resampling, levels, strict=True):
         weights = [p for name, p in stage.named_parameters() if p.ndim == 3]

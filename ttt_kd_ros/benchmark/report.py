@@ -79,7 +79,7 @@ def _stage_table(stages: Mapping[str, Timing]) -> str:
 
 def _margin_table(margins: Sequence[Margin]) -> str:
     lines = ["| margin [m] | share of the voxels | cosine with the whole scan's gradient |", "|---|---|---|"]
-    lines += [f"| {row.margin_m:g} | {row.voxels:.2f} | {row.cosine:.4f} |" for row in margins]
+    lines += [f"| {row.margin_m:g}{row.part} | {row.voxels:.2f} | {row.cosine:.4f} |" for row in margins]
     return "\n".join(lines)
 
 

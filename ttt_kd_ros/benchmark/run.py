@@ -60,7 +60,7 @@ def benchmark(
         len(first.frame.views),
         [len(p.voxels.grid) for p in prepared],
         timings,
-        gradient_cosines(network, first.voxels, first.pairs, settings.scope) if first.pairs is not None else [],
+        gradient_cosines(network, first.voxels, first.pairs, settings) if first.pairs is not None else [],
         scaling(network, scans, settings, machine, repeats, clock) if scale else {},
         compare_backends(network, scans, settings, machine, repeats, clock) if backends else None,
     )

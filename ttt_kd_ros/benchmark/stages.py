@@ -14,10 +14,19 @@ from torch import Tensor
 
 from ttt_kd_ros.adaptation.cost import Clock
 from ttt_kd_ros.adaptation.session import AdaptationSession
-from ttt_kd_ros.adaptation.settings import AdaptationSettings
+from ttt_kd_ros.adaptation.settings import PARTS_IN_TIME, AdaptationSettings
 from ttt_kd_ros.adaptation.targets import PointTargets, point_targets
-from ttt_kd_ros.adaptation.view import view_of
-from ttt_kd_ros.benchmark.limits import Machine, Work, forward_work, maps_work, step_work, unet_on, voxelise_work
+from ttt_kd_ros.adaptation.view import parts_of, view_of
+from ttt_kd_ros.benchmark.limits import (
+    Machine,
+    Work,
+    forward_work,
+    maps_work,
+    mean_work,
+    step_work,
+    unet_on,
+    voxelise_work,
+)
 from ttt_kd_ros.benchmark.plain import plain_network
 from ttt_kd_ros.frame import Frame
 from ttt_kd_ros.geometry.pairing import pair_points
@@ -28,8 +37,9 @@ from ttt_kd_ros.model.voxel_input import VoxelInput
 from ttt_kd_ros.sparse.voxels import build_pyramid, coordinate_range, voxelise
 from ttt_kd_ros.teacher.load import Teacher
 
-STEP, STEP_ALL, STEP_REBUILT, STEP_PLAIN = (
+STEP, STEP_PART, STEP_ALL, STEP_REBUILT, STEP_PLAIN = (
     "step on the view",
+    "step on the view, a part of it decoded",
     "step on the whole scan",
     "step on the whole scan, maps rebuilt",
     "step on the whole scan, plain convolutions",
@@ -162,9 +172,14 @@ def _step_stages(
     voxels: VoxelInput, pairs: PointTargets, network: Network, settings: AdaptationSettings
 ) -> list[Stage]:
     distance = settings.margin_m / network.config.voxel_size
-    view = view_of(voxels, pairs, distance).voxels
-    everywhere = replace(settings, margin_m=EVERYWHERE_M)
-    on_view, on_all = (step_work(*unet_on(network, v), settings.scope) for v in (view, voxels))
+    view = view_of(voxels, pairs, distance)
+    whole = replace(settings, decoded_parts=1)
+    in_parts = replace(settings, decoded_parts=PARTS_IN_TIME)
+    everywhere = replace(whole, margin_m=EVERYWHERE_M)
+    parts = [part.voxels for part in parts_of(view, PARTS_IN_TIME)]
+    on_view, on_all, *on_parts = (
+        step_work(*unet_on(network, v), settings.scope) for v in (view.voxels, voxels, *parts)
+    )
     unet = unet_on(network, voxels)[0].config
     on_whole_scan = step_stage(STEP_ALL, network, voxels, pairs, everywhere, on_all)
 
@@ -174,8 +189,9 @@ def _step_stages(
         on_whole_scan.run()
 
     return [
-        Stage("view", lambda: view_of(voxels, pairs, distance), maps_work(unet_on(network, view)[1])),
-        step_stage(STEP, network, voxels, pairs, settings, on_view),
+        Stage("view", lambda: view_of(voxels, pairs, distance), maps_work(unet_on(network, view.voxels)[1])),
+        step_stage(STEP, network, voxels, pairs, whole, on_view),
+        step_stage(STEP_PART, network, voxels, pairs, in_parts, mean_work(on_parts)),
         on_whole_scan,
         Stage(STEP_REBUILT, rebuild, on_all, settings.steps),
         step_stage(STEP_PLAIN, plain_network(network), voxels, pairs, everywhere, on_all),
@@ -212,6 +228,6 @@ def ratios(timings: Mapping[str, Timing]) -> dict[str, float]:
         return {}
     step = timings[STEP].median
     slower = (STEP_ALL, STEP_REBUILT, STEP_PLAIN)
-    return {f"{STEP} / forward": step / timings["forward"].median} | {
+    return {f"{name} / forward": timings[name].median / timings["forward"].median for name in (STEP, STEP_PART)} | {
         f"{name} / {STEP}": timings[name].median / step for name in slower
     }

@@ -14,6 +14,7 @@ from typing import Any
 
 from ttt_kd_ros.adaptation.settings import (
     LOSSES,
+    MAX_PARTS,
     MAX_STEPS,
     METHODS,
     MODES,
@@ -365,6 +366,14 @@ PARAMETERS: tuple[Parameter, ...] = (
         _ADAPTATION.margin_m,
         "Steps run on the voxels within at least this horizontal distance of a point in a picture.",
         (0, 1000),
+        live=True,
+    ),
+    Parameter(
+        "adaptation.decoded_parts",
+        _ADAPTATION.decoded_parts,
+        "Each step encodes all of these voxels and decodes one of so many parts of them, in turns: in little time more "
+        "and smaller steps gain more; 0: 3 on a CPU with a deadline or a budget, else 1.",
+        (0, MAX_PARTS),
         live=True,
     ),
 )
