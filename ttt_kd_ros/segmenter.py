@@ -330,7 +330,7 @@ class Segmenter:
             return "out of memory"
         if not frame.views:
             return "no views"
-        least = "teacher", "begin", self._session.first_step
+        least = "teacher", "begin", self._session.first_step(due)
         if not pace.fits(due, *least):
             pace.fade(*least)
             return "deadline"

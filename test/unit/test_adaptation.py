@@ -169,24 +169,37 @@ def test_the_loss_of_a_step_is_told_as_the_mean_over_a_turn_through_the_parts():
     assert Steps(parts=2).kd_losses == ()
 
 
-@pytest.mark.parametrize("limit", ["deadline_ms", "budget_ms"])
-def test_where_time_is_limited_steps_on_a_cpu_take_turns_on_parts(network, voxels, pairs, limit):
-    state = weights(network)
-    found = []
-    for change in ({limit: 1e6}, {"decoded_parts": 3}, {}, {limit: 1e6, "decoded_parts": 1}):
-        network.load_state_dict(state)
-        steps = AdaptationSession(network, replace(SETTINGS, **change)).adapt(voxels, pairs)
-        found.append((steps.parts, steps.losses))
-    in_parts, three, whole, one = found
-    assert in_parts == three
-    assert whole == one
-    assert (three[0], one[0]) == (3, 1)
+@pytest.mark.parametrize(("limit", "parts"), [(5.4, 3), (5.6, 1), (math.inf, 1)])
+@pytest.mark.parametrize("by", ["deadline", "budget"])
+def test_where_time_does_not_suffice_for_all_steps_on_the_whole_they_take_turns_on_parts(
+    network, voxels, pairs, limit, parts, by
+):
+    """Of a second each, with half a second for the prediction; what is set holds in any case."""
+    for decoded_parts, expected in ((0, parts), (2, 2), (1, 1)):
+        settings = replace(SETTINGS, decoded_parts=decoded_parts)
+        if by == "budget" and math.isfinite(limit):
+            settings = replace(settings, budget_ms=1e3 * limit)
+        session = AdaptationSession(network, settings, clock=lambda: 10.0)
+        for _ in range(3):
+            session.pace.add("step", 1.0)
+            session.pace.add("predict", 0.5)
+        due = 10 + limit if by == "deadline" else math.inf
+        assert session.first_step(due) == ("step" if expected == 1 else "part")
+        assert session.begin(voxels, pairs, due).parts == expected
+
+
+def test_what_a_step_on_a_part_costs_is_known_apart_from_a_whole_one_s(network, voxels, pairs):
+    ticks = itertools.count()
+    session = AdaptationSession(network, replace(SETTINGS, decoded_parts=3), clock=lambda: float(next(ticks)))
+    session.adapt(voxels, pairs)
+    assert session.pace._costs["part"].estimate > 0
+    assert not session.pace._costs["step"].known
 
 
 def test_on_a_gpu_steps_decode_the_whole_view_and_statistics_drift_to_all_of_it_anywhere():
-    limited = AdaptationSettings(deadline_ms=90)
-    assert limited.parts_on("cuda") == replace(limited, method="statistics").parts_on("cpu") == 1
-    assert replace(limited, decoded_parts=2).parts_on("cuda") == 2
+    assert AdaptationSettings().parts_on("cpu") == 3
+    assert AdaptationSettings().parts_on("cuda") == AdaptationSettings(method="statistics").parts_on("cpu") == 1
+    assert AdaptationSettings(decoded_parts=2).parts_on("cuda") == 2
 
 
 @pytest.mark.parametrize("method", ["confident", "kd"])

@@ -101,6 +101,10 @@ def test_the_size_of_the_unet_is_configuration(config, millions):
         {"stem_kernel_size": 4},
         {"stem": 0},
         {"encoder_blocks": (0, 1, 1, 1)},
+        {"stem": 8.5},
+        {"stem_kernel_size": 3.0},
+        {"decoder": (64, 48, "32", 32)},
+        {"decoder_blocks": (True, 1, 1, 1)},
     ],
 )
 def test_a_unet_that_cannot_be_built_is_refused(config):

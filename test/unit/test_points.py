@@ -170,7 +170,8 @@ def test_every_scope_adapts(point_network, street_points, scope):
     ("values", "message"),
     [
         ({"encoder": (4,)}, "same, non-zero length"),
-        ({"stem": 0}, "positive"),
+        ({"stem": 0}, "whole numbers of at least 1"),
+        ({"stem": 8.5}, "whole numbers of at least 1"),
         ({"radius": 9.0}, "0.5 to 4 cells"),
     ],
 )

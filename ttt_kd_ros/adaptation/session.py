@@ -32,6 +32,8 @@ SHARPNESS_RADIUS = 0.05
 """Of `sar`: how far around the weights a high loss is looked for, as its authors have it."""
 MOMENTUM, MOMENTUM_DECAY, MOMENTUM_FLOOR = 0.1, 0.94, 0.005
 """Of `statistics`: share of a scan's statistics in the first step and how it goes down, as DUA's authors have it."""
+PART = "part"
+"""How a step is taken that decodes a part of the view, one by one."""
 FAMILIAR = "familiar"
 """Why no step is taken on a scan whose image features the source model predicts as well as in training."""
 MIN_COARSE_VOXELS = 32
@@ -220,10 +222,11 @@ class AdaptationSession:
                 value.zero_()
         self._momentum = MOMENTUM
 
-    @property
-    def first_step(self) -> str:
-        """How a scan's first step will be done: ``step`` or ``record``, on a GPU."""
-        return self._recorder.first(bool(self._optimizer.state), math.ceil(self.settings.steps / self._parts))
+    def first_step(self, due: float = math.inf) -> str:
+        """How the first step on a scan will be done that is due then: ``step``, ``part``, or on a GPU ``record``."""
+        parts = self._parts(due)
+        how = self._recorder.first(bool(self._optimizer.state), math.ceil(self.settings.steps / parts))
+        return _stage(how, parts)
 
     def release(self) -> None:
         """Keep no memory of the last scan and its steps."""
@@ -234,13 +237,17 @@ class AdaptationSession:
         stepped = bool(self._optimizer.state)
         return tuple((aim, Replayed(partial(self._take_step, aim), self._recorder, warm=stepped)) for aim in aims)
 
-    def _aims(self, view: View, source: Callable[[], tuple[Tensor, Tensor]]) -> Iterator[_Aim]:
-        for asked in split(view, self._parts):
+    def _aims(self, view: View, source: Callable[[], tuple[Tensor, Tensor]], parts: int) -> Iterator[_Aim]:
+        for asked in split(view, parts):
             yield _Aim(view, asked, partial(_objective, self.settings, source))
 
-    @property
-    def _parts(self) -> int:
-        return self.settings.parts_on(self._device.type)
+    def _parts(self, due: float) -> int:
+        """On how many parts of the view the steps on a scan take turns that is due then."""
+        settings = self.settings
+        limit = self._clock() + settings.budget_ms / 1e3 if settings.budget_ms else math.inf
+        if not settings.decoded_parts and self.pace.fits(min(due, limit), *[STEP] * settings.steps):
+            return 1
+        return settings.parts_on(self._device.type)
 
     def adapt(self, voxels: VoxelInput, pairs: PointTargets) -> Steps:
         """Take the settings' steps on a scan (see `begin` and `advance`)."""
@@ -271,7 +278,7 @@ class AdaptationSession:
         source = cache(lambda: self.source(view.voxels))
         guarded = self.settings.disagreement_share < 1
         source_labels = self.source(voxels)[0].argmax(dim=1)[view.near] if guarded else None
-        turns, before = self._turns(self._aims(view, source)), self._scope.flat.clone()
+        turns, before = self._turns(self._aims(view, source, self._parts(due))), self._scope.flat.clone()
         self._scan = _Scan(view, turns, before, source_labels, start=self._clock(), due=due)
         familiar, trust = self.settings.familiar, self.settings.trust
         if self.settings.method not in NEEDS_TEACHER or not (familiar or trust):
@@ -366,12 +373,13 @@ class AdaptationSession:
             how = STEP
         start = self._clock()
         outcome = self._move(aim, step, steps, how)
-        self.pace.add(how, self._clock() - start)
+        self.pace.add(_stage(how, len(scan.turns)), self._clock() - start)
         return outcome
 
     def _fits(self, scan: _Scan, steps: Steps, how: str) -> bool:
         """Whether a step and the predictions end in time: two where the source model labels what is out of reach."""
-        return self.pace.fits(scan.due, how, *(() if steps.reach is None else ("predict",)))
+        stage = _stage(how, len(scan.turns))
+        return self.pace.fits(scan.due, stage, *(() if steps.reach is None else ("predict",)))
 
     def _move(self, aim: _Aim, step: Replayed, steps: Steps, how: str) -> str:
         """Move the weights once; returns ``steps``, or ``not finite``."""
@@ -440,6 +448,11 @@ class AdaptationSession:
         if view.pyramid.coarsest > 1:  # one voxel has no variance
             self._momentum = self._momentum * MOMENTUM_DECAY + MOMENTUM_FLOOR
             _mix_statistics(self._network, view, self._momentum)
+
+
+def _stage(how: str, parts: int) -> str:
+    """What a way to take a step is called where its cost is kept (`Pace`): smaller steps cost less."""
+    return PART if how == STEP and parts > 1 else how
 
 
 def _objective(settings: AdaptationSettings, source: Callable[[], tuple[Tensor, Tensor]], part: View) -> Objective:

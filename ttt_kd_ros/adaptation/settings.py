@@ -16,7 +16,7 @@ LOSSES = ("cosine", "centred-cosine", "l2")
 MAX_STEPS = 1000
 MAX_PARTS = 16
 PARTS_IN_TIME = 3
-"""Of `AdaptationSettings.decoded_parts` where time is limited; a GPU waits for its kernels, and records each part."""
+"""Of `AdaptationSettings.decoded_parts` in little time; a GPU waits for its kernels, and records each part."""
 SCOPE_DEFAULT = "default"
 
 
@@ -102,8 +102,8 @@ class AdaptationSettings:
         Steps run on the voxels within at least this horizontal distance of a paired point.
     decoded_parts
         Each step encodes all of these voxels and decodes one of so many parts of them, in turns: in little time more
-        and smaller steps gain more, in much time fewer and whole ones. 0 is 3 on a CPU with a deadline or a budget, and
-        1 elsewhere.
+        and smaller steps gain more, in much time fewer and whole ones. 0 is 3 on a CPU where the deadline or the budget
+        leaves no time for all steps on the whole, and 1 elsewhere.
 
     Raises
     ------
@@ -177,11 +177,10 @@ class AdaptationSettings:
         return self.in_background or self.mode == "off"
 
     def parts_on(self, device: str) -> int:
-        """On how many parts of the view the steps take turns, on a type of device (`torch.device.type`)."""
+        """On how many parts of the view steps in little time take turns, on a type of device (`torch.device.type`)."""
         if self.method == "statistics":
             return 1
-        limited = self.deadline_ms or self.budget_ms
-        return self.decoded_parts or (PARTS_IN_TIME if limited and device == "cpu" else 1)
+        return self.decoded_parts or (PARTS_IN_TIME if device == "cpu" else 1)
 
     def resolved(self) -> AdaptationSettings:
         """The same settings with the scope's defaults written out."""

@@ -38,8 +38,9 @@ class PointsConfig:
     def __post_init__(self) -> None:
         if len({len(self.encoder), len(self.decoder), len(self.encoder_blocks)}) != 1 or not self.encoder:
             raise InputError("the points' encoder, decoder and encoder_blocks must have the same, non-zero length")
-        if min(self.stem, *self.encoder, *self.decoder, *self.encoder_blocks) < 1:
-            raise InputError("the points' channels and block counts must be positive")
+        sizes = (self.stem, *self.encoder, *self.decoder, *self.encoder_blocks)
+        if not all(type(size) is int and size > 0 for size in sizes):
+            raise InputError("the points' channels and block counts must be whole numbers of at least 1")
         if not 0.5 <= self.radius <= 4:
             raise InputError(f"the points' radius is {self.radius}; use 0.5 to 4 cells")
 

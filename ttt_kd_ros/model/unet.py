@@ -44,10 +44,11 @@ class UNetConfig:
         stages = {len(self.encoder), len(self.decoder), len(self.encoder_blocks), len(self.decoder_blocks)}
         if len(stages) != 1 or not self.encoder:
             raise InputError("the U-Net's encoder, decoder and their block counts must have the same, non-zero length")
-        if self.stem_kernel_size % 2 == 0 or self.stem_kernel_size < 1:
+        if type(self.stem_kernel_size) is not int or self.stem_kernel_size % 2 == 0 or self.stem_kernel_size < 1:
             raise InputError(f"stem_kernel_size is {self.stem_kernel_size}; it must be odd and positive")
-        if min(self.stem, *self.encoder, *self.decoder) < 1 or min(*self.encoder_blocks, *self.decoder_blocks) < 1:
-            raise InputError("the U-Net's channels and block counts must be positive")
+        sizes = (self.stem, *self.encoder, *self.decoder, *self.encoder_blocks, *self.decoder_blocks)
+        if not all(type(size) is int and size > 0 for size in sizes):
+            raise InputError("the U-Net's channels and block counts must be whole numbers of at least 1")
 
     @property
     def depth(self) -> int:

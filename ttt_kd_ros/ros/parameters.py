@@ -372,7 +372,8 @@ PARAMETERS: tuple[Parameter, ...] = (
         "adaptation.decoded_parts",
         _ADAPTATION.decoded_parts,
         "Each step encodes all of these voxels and decodes one of so many parts of them, in turns: in little time more "
-        "and smaller steps gain more; 0: 3 on a CPU with a deadline or a budget, else 1.",
+        "and smaller steps gain more; 0: 3 on a CPU where the deadline or the budget leaves no time for all "
+        "`adaptation.steps` on the whole, else 1.",
         (0, MAX_PARTS),
         live=True,
     ),
