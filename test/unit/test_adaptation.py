@@ -188,6 +188,15 @@ def test_where_time_does_not_suffice_for_all_steps_on_the_whole_they_take_turns_
         assert session.begin(voxels, pairs, due).parts == expected
 
 
+def test_one_slow_moment_does_not_end_whole_steps_for_good(network, voxels, pairs):
+    session = AdaptationSession(network, replace(SETTINGS, steps=1), clock=lambda: 0.0)
+    for seconds in (0.1, 1.01, 1.01):
+        session.pace.add("predict", 0.1)
+        session.pace.add("step", seconds)
+    found = [session.begin(voxels, pairs, due=1.1).parts for _ in range(3)]
+    assert found == [3, 3, 1]
+
+
 def test_what_a_step_on_a_part_costs_is_known_apart_from_a_whole_one_s(network, voxels, pairs):
     ticks = itertools.count()
     session = AdaptationSession(network, replace(SETTINGS, decoded_parts=3), clock=lambda: float(next(ticks)))

@@ -278,7 +278,10 @@ class AdaptationSession:
         source = cache(lambda: self.source(view.voxels))
         guarded = self.settings.disagreement_share < 1
         source_labels = self.source(voxels)[0].argmax(dim=1)[view.near] if guarded else None
-        turns, before = self._turns(self._aims(view, source, self._parts(due))), self._scope.flat.clone()
+        parts = self._parts(due)
+        if parts > 1:
+            self.pace.fade(STEP)
+        turns, before = self._turns(self._aims(view, source, parts)), self._scope.flat.clone()
         self._scan = _Scan(view, turns, before, source_labels, start=self._clock(), due=due)
         familiar, trust = self.settings.familiar, self.settings.trust
         if self.settings.method not in NEEDS_TEACHER or not (familiar or trust):
