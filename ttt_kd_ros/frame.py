@@ -178,8 +178,8 @@ class AdaptationReport:
         ``steps``, ``budget``, ``deadline``, ``stopped``, ``background`` (none ended since the last scan) or
         ``trainer died``; or why they were undone: ``not finite``, ``out of memory``, ``collapse`` or ``disagreement``.
     kd_losses
-        KD loss before each step (`ttt_kd_ros.adaptation.session.Steps`), followed by the loss after the last one; empty
-        if no step was taken.
+        KD loss before each step, followed by the loss after the last one; empty if no step was taken. Where steps take
+        turns on parts of the view, those before a step are means over a turn, and only the last is of the whole view.
     paired_points
         Points with at least one pixel.
     trusted

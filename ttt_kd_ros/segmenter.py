@@ -330,8 +330,9 @@ class Segmenter:
             return "out of memory"
         if not frame.views:
             return "no views"
-        least = "teacher", "begin", self._session.first_step(due)
-        if not pace.fits(due, *least):
+        step, share = self._session.first_step(due, "teacher", "begin")
+        least = step, "teacher", "begin"
+        if not pace.fits(due, *least, share=share):
             pace.fade(*least)
             return "deadline"
         return ""

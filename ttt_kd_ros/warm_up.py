@@ -14,7 +14,7 @@ TIMES = 3
 
 STEPS = {"cpu": (1,), "cuda": (1, 3)}
 """On a scan: on a GPU a single one is taken as it is, and of three one is recorded and others are replayed."""
-GROW_WITH_THE_SCAN = ("statistics", "begin", "step", "part", "record", "replay")
+GROW_WITH_THE_SCAN = ("statistics", "begin", "step", "record", "replay")
 
 
 def warm_up(segmenter: Segmenter) -> None:
@@ -32,12 +32,10 @@ def warm_up(segmenter: Segmenter) -> None:
     if settings.mode == "off":
         return
     made = replace(settings, mode="offline", schedule="before", budget_ms=0.0, familiar=0.0, min_pairs=1)
-    device = segmenter.device.type
-    for parts in sorted({made.decoded_parts or 1, made.parts_on(device)}):
-        for steps in STEPS[device]:
-            segmenter.configure(replace(made, steps=steps * parts, decoded_parts=parts))
-            for seed in range(TIMES):
-                segmenter.segment(made_frame(seed))
+    for steps in STEPS[segmenter.device.type]:
+        segmenter.configure(replace(made, steps=steps * (made.decoded_parts or 1)))
+        for seed in range(TIMES):
+            segmenter.segment(made_frame(seed))
     segmenter.configure(settings)
     segmenter.reset()
     segmenter.pace.assume(*GROW_WITH_THE_SCAN)

@@ -169,46 +169,52 @@ def test_the_loss_of_a_step_is_told_as_the_mean_over_a_turn_through_the_parts():
     assert Steps(parts=2).kd_losses == ()
 
 
-@pytest.mark.parametrize(("limit", "parts"), [(5.4, 3), (5.6, 1), (math.inf, 1)])
-@pytest.mark.parametrize("by", ["deadline", "budget"])
-def test_where_time_does_not_suffice_for_all_steps_on_the_whole_they_take_turns_on_parts(
-    network, voxels, pairs, limit, parts, by
+def session_that_knows(network, settings, **costs):
+    """A session at 10 s on its clock that has measured the costs [s] of stages."""
+    session = AdaptationSession(network, settings, clock=lambda: 10.0)
+    for stage, seconds in costs.items():
+        for _ in range(3):
+            session.pace.add(stage, seconds)
+    return session
+
+
+@pytest.mark.parametrize(
+    ("left", "steps", "parts"), [(5.4, 9, 3), (5.6, 9, 1), (math.inf, 9, 1), (2.4, 2, 3), (2.6, 2, 1)]
+)
+def test_before_a_deadline_that_leaves_no_time_for_some_whole_steps_they_take_turns_on_parts(
+    network, voxels, pairs, left, steps, parts
 ):
     """Of a second each, with half a second for the prediction; what is set holds in any case."""
     for decoded_parts, expected in ((0, parts), (2, 2), (1, 1)):
-        settings = replace(SETTINGS, decoded_parts=decoded_parts)
-        if by == "budget" and math.isfinite(limit):
-            settings = replace(settings, budget_ms=1e3 * limit)
-        session = AdaptationSession(network, settings, clock=lambda: 10.0)
-        for _ in range(3):
-            session.pace.add("step", 1.0)
-            session.pace.add("predict", 0.5)
-        due = 10 + limit if by == "deadline" else math.inf
-        assert session.first_step(due) == ("step" if expected == 1 else "part")
-        assert session.begin(voxels, pairs, due).parts == expected
+        settings = replace(SETTINGS, steps=steps, decoded_parts=decoded_parts)
+        session = session_that_knows(network, settings, step=1.0, predict=0.5, teacher=1.0)
+        assert session.begin(voxels, pairs, 10 + left).parts == expected
+        assert session.first_step(11 + left, "teacher") == ("step", 1.0 if expected == 1 else 0.6)
 
 
-def test_one_slow_moment_does_not_end_whole_steps_for_good(network, voxels, pairs):
-    session = AdaptationSession(network, replace(SETTINGS, steps=1), clock=lambda: 0.0)
-    for seconds in (0.1, 1.01, 1.01):
-        session.pace.add("predict", 0.1)
-        session.pace.add("step", seconds)
-    found = [session.begin(voxels, pairs, due=1.1).parts for _ in range(3)]
-    assert found == [3, 3, 1]
+@pytest.mark.parametrize("method", ["statistics", "kd"])
+def test_without_gradients_and_with_a_budget_alone_the_whole_view_is_decoded(network, voxels, pairs, method):
+    settings = replace(SETTINGS, method=method, budget_ms=1.0, decoded_parts=3 if method == "statistics" else 0)
+    assert AdaptationSession(network, settings).begin(voxels, pairs).parts == 1
 
 
-def test_what_a_step_on_a_part_costs_is_known_apart_from_a_whole_one_s(network, voxels, pairs):
+def test_costs_are_known_as_those_of_whole_steps_whichever_steps_were_measured(network, voxels, pairs):
     ticks = itertools.count()
-    session = AdaptationSession(network, replace(SETTINGS, decoded_parts=3), clock=lambda: float(next(ticks)))
-    session.adapt(voxels, pairs)
-    assert session.pace._costs["part"].estimate > 0
-    assert not session.pace._costs["step"].known
+    found = []
+    for parts in (1, 3):
+        session = AdaptationSession(network, replace(SETTINGS, decoded_parts=parts), clock=lambda: float(next(ticks)))
+        session.adapt(voxels, pairs)
+        found.append(session.pace._costs["step"].estimate)
+    assert found == [1, pytest.approx(1 / 0.6)]
 
 
-def test_on_a_gpu_steps_decode_the_whole_view_and_statistics_drift_to_all_of_it_anywhere():
-    assert AdaptationSettings().parts_on("cpu") == 3
-    assert AdaptationSettings().parts_on("cuda") == AdaptationSettings(method="statistics").parts_on("cpu") == 1
-    assert AdaptationSettings(decoded_parts=2).parts_on("cuda") == 2
+def test_a_step_on_a_part_is_taken_where_its_share_of_a_whole_one_s_cost_fits(network, voxels, pairs):
+    """Of one second, with half a second for the prediction."""
+    for left, count in ((1.05, 0), (1.15, SETTINGS.steps)):
+        session = session_that_knows(network, replace(SETTINGS, trust=0.0), step=1.0, predict=0.5)
+        steps = session.begin(voxels, pairs, 10 + left)
+        session.advance(steps, SETTINGS.steps)
+        assert (steps.parts, len(steps.losses)) == (3, count)
 
 
 @pytest.mark.parametrize("method", ["confident", "kd"])

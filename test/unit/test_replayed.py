@@ -13,8 +13,9 @@ from held import held
 from stripes import TINY_UNET
 
 from ttt_kd_ros.adaptation import replayed
+from ttt_kd_ros.adaptation import session as session_module
 from ttt_kd_ros.adaptation.replayed import MIN_LEFT, RECORD, REPLAY, STEP, Recorder, Replayed
-from ttt_kd_ros.adaptation.session import PART, AdaptationSession
+from ttt_kd_ros.adaptation.session import AdaptationSession
 from ttt_kd_ros.adaptation.settings import SCOPES, AdaptationSettings
 from ttt_kd_ros.adaptation.targets import PointTargets
 from ttt_kd_ros.model.network import Network
@@ -115,18 +116,18 @@ def test_no_garbage_is_collected_in_a_recording(fake_cuda):
 def test_a_first_step_is_recorded_once_there_were_steps_and_where_enough_are_to_come(network, street_points, pairs):
     session = AdaptationSession(network, AdaptationSettings(steps=MIN_LEFT, familiar=0.0))
     session._recorder.able = True
-    assert session.first_step() == STEP
+    assert session.first_step() == (STEP, 1.0)
     session._recorder.able = False
     session.adapt(network.voxel_input(street_points), pairs)
-    assert session.first_step() == STEP, "without a GPU"
+    assert session.first_step() == (STEP, 1.0), "without a GPU"
     session._recorder.able = True
-    assert session.first_step() == RECORD
+    assert session.first_step() == (RECORD, 1.0)
     session.reset()
-    assert session.first_step() == RECORD
+    assert session.first_step() == (RECORD, 1.0)
     session.configure(AdaptationSettings(steps=MIN_LEFT, decoded_parts=2))
-    assert session.first_step() == PART, "each part has its own recording"
+    assert session.first_step() == (STEP, 0.6), "each part has its own recording"
     session.configure(AdaptationSettings(steps=MIN_LEFT - 1))
-    assert session.first_step() == STEP
+    assert session.first_step() == (STEP, 1.0)
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
@@ -181,7 +182,7 @@ def test_replayed_steps_are_those_taken_one_by_one(network, street_points, scope
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("method", ["kd", "confident", "tent", "sar"])
+@pytest.mark.parametrize("method", ["kd", "kd-permuted", "confident", "tent", "sar"])
 def test_every_method_can_be_recorded(network, street_points, method):
     settings = AdaptationSettings(steps=6, method=method, familiar=0.0, source_weight=0.1, disagreement_share=0.9)
     assert weights_after(network, street_points, settings)[2] == RECORDED_AT_ONCE_WHERE_THERE_WERE_STEPS
@@ -209,6 +210,37 @@ def test_a_recording_looks_nothing_up_in_the_maps(network_config, backbone, part
     monkeypatch.setattr(session._recorder, "_record", record)
     session.adapt(network.voxel_input(street_points), pairs)
     assert looked_up == [set()] * len(session._scan.turns)
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+@pytest.mark.parametrize("method", ["kd", "kd-permuted", "confident"])
+def test_what_the_steps_minimise_is_made_before_a_recording(network, street_points, pairs, method, parts, monkeypatch):
+    """Each replay would ask the source model again, and what a broken recording made holds no values."""
+    settings = AdaptationSettings(
+        steps=2 * parts, method=method, source_weight=0.1, familiar=0.0, trust=0.0, decoded_parts=parts
+    )
+    session, asked = AdaptationSession(network, settings), []
+    session.adapt(network.voxel_input(street_points), pairs)
+    recording = []
+
+    def record(function):
+        recording.append(True)
+        result = function()
+        recording.pop()
+        return MagicMock(), result
+
+    monkeypatch.setattr(session._recorder, "able", True)
+    monkeypatch.setattr(session._recorder, "_record", record)
+    for name in ("objective", "part_of"):
+        original = getattr(session_module, name)
+        monkeypatch.setattr(
+            session_module, name, lambda *given, of=original: asked.append(bool(recording)) or of(*given)
+        )
+    source = session.source
+    monkeypatch.setattr(session, "source", lambda voxels: asked.append(bool(recording)) or source(voxels))
+    session.adapt(network.voxel_input(street_points), pairs)
+    assert asked
+    assert not any(asked)
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])

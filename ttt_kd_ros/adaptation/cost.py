@@ -93,7 +93,7 @@ class Pace:
                 self._assumed[stage] = cost.estimate / (predict if stage in growing else 1.0)
             cost.forget()
 
-    def fits(self, due: float, *stages: str) -> bool:
+    def fits(self, due: float, *stages: str, share: float = 1.0) -> bool:
         """Whether stages and the final prediction end in time.
 
         A stage that was never measured is tried, but not before the prediction was measured.
@@ -104,12 +104,15 @@ class Pace:
             When the labels must be there, on the clock [s]; infinite if it does not matter.
         stages
             What would come before the prediction.
+        share
+            Of the first stage's cost: how much of it would be taken.
         """
         if due == float("inf"):
             return True
         if not self._costs["predict"].known:
             return False
-        return self._clock() + sum(map(self._estimate, (*stages, "predict"))) <= due
+        spared = (1 - share) * self._estimate(stages[0]) if stages else 0.0
+        return self._clock() + sum(map(self._estimate, (*stages, "predict"))) - spared <= due
 
     def _estimate(self, stage: str) -> float:
         cost = self._costs[stage]

@@ -16,7 +16,9 @@ MIN_LEFT = 2
 
 
 class Recorder:
-    """Records on one stream, each time into the memory of the recording before, which is done with.
+    """Records on one stream, each time into the memory of the recording before.
+
+    That one is done with, or is replayed in turns with the new one, each result being read before the next replay.
 
     Parameters
     ----------
@@ -83,7 +85,7 @@ class Replayed:
         Reads no tensor's value and keeps none of its own tensors; the tensors that it works on stay where they are. One
         that is broken off in a recording may be called again.
     recorder
-        Records it; what it recorded before is not replayed any more.
+        Records it.
     warm
         Whether all that it compiles and allocates the first time is there; else it is recorded the second time.
     """

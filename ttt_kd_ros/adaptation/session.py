@@ -21,19 +21,22 @@ from ttt_kd_ros.adaptation.methods import NEEDS_TEACHER, Objective, objective
 from ttt_kd_ros.adaptation.objective import distillation_loss
 from ttt_kd_ros.adaptation.replayed import RECORD, STEP, Recorder, Replayed
 from ttt_kd_ros.adaptation.scope import make_scope
-from ttt_kd_ros.adaptation.settings import AdaptationSettings
+from ttt_kd_ros.adaptation.settings import PARTS_IN_TIME, AdaptationSettings
 from ttt_kd_ros.adaptation.targets import PointTargets, Targets
 from ttt_kd_ros.adaptation.view import View, part_of, split, view_of
 from ttt_kd_ros.model.network import Network
 from ttt_kd_ros.model.tape import Tape
+from ttt_kd_ros.model.unet import SparseUNet
 from ttt_kd_ros.model.voxel_input import VoxelInput
 
 SHARPNESS_RADIUS = 0.05
 """Of `sar`: how far around the weights a high loss is looked for, as its authors have it."""
 MOMENTUM, MOMENTUM_DECAY, MOMENTUM_FLOOR = 0.1, 0.94, 0.005
 """Of `statistics`: share of a scan's statistics in the first step and how it goes down, as DUA's authors have it."""
-PART = "part"
-"""How a step is taken that decodes a part of the view, one by one."""
+WHOLE_FROM = 5
+"""How many whole steps must fit before a deadline for them not to be replaced by more and smaller ones."""
+PART_SHARE = 0.6
+"""Of a whole step's cost: what one is believed to take on one of `PARTS_IN_TIME` parts (docs/benchmarks.md)."""
 FAMILIAR = "familiar"
 """Why no step is taken on a scan whose image features the source model predicts as well as in training."""
 MIN_COARSE_VOXELS = 32
@@ -101,6 +104,11 @@ class _Aim:
     @cached_property
     def loss(self) -> Objective:
         return self.minimise(self.view)
+
+    def prepare(self) -> None:
+        """Have all there that is made once: a recording must not hold it."""
+        _ = self.loss
+        self.view.voxels.pyramid.look_up(gradients=True)
 
 
 @dataclass(frozen=True)
@@ -222,11 +230,24 @@ class AdaptationSession:
                 value.zero_()
         self._momentum = MOMENTUM
 
-    def first_step(self, due: float = math.inf) -> str:
-        """How the first step on a scan will be done that is due then: ``step``, ``part``, or on a GPU ``record``."""
-        parts = self._parts(due)
+    def first_step(self, due: float = math.inf, *before: str) -> tuple[str, float]:
+        """How the first step on a scan will be done, and the share of its cost that one on a part of the view has.
+
+        Parameters
+        ----------
+        due
+            When the scan's labels must be there, on the clock [s].
+        before
+            Stages that come before.
+
+        Returns
+        -------
+        str, float
+            ``step``, or ``record`` on a GPU; 1 for the whole view.
+        """
+        parts = self._parts(due, *before)
         how = self._recorder.first(bool(self._optimizer.state), math.ceil(self.settings.steps / parts))
-        return _stage(how, parts)
+        return how, _share(parts)
 
     def release(self) -> None:
         """Keep no memory of the last scan and its steps."""
@@ -241,13 +262,15 @@ class AdaptationSession:
         for asked in split(view, parts):
             yield _Aim(view, asked, partial(_objective, self.settings, source))
 
-    def _parts(self, due: float) -> int:
-        """On how many parts of the view the steps on a scan take turns that is due then."""
+    def _parts(self, due: float, *before: str) -> int:
+        """On how many parts of the view the steps on a scan take turns."""
         settings = self.settings
-        limit = self._clock() + settings.budget_ms / 1e3 if settings.budget_ms else math.inf
-        if not settings.decoded_parts and self.pace.fits(min(due, limit), *[STEP] * settings.steps):
+        if settings.method == "statistics" or not isinstance(self._network.backbone, SparseUNet):
             return 1
-        return settings.parts_on(self._device.type)
+        if settings.decoded_parts or self._device.type != "cpu":
+            return settings.decoded_parts or 1
+        enough = [STEP] * min(settings.steps, WHOLE_FROM)
+        return 1 if self.pace.fits(due, *before, *enough) else PARTS_IN_TIME
 
     def adapt(self, voxels: VoxelInput, pairs: PointTargets) -> Steps:
         """Take the settings' steps on a scan (see `begin` and `advance`)."""
@@ -278,10 +301,8 @@ class AdaptationSession:
         source = cache(lambda: self.source(view.voxels))
         guarded = self.settings.disagreement_share < 1
         source_labels = self.source(voxels)[0].argmax(dim=1)[view.near] if guarded else None
-        parts = self._parts(due)
-        if parts > 1:
-            self.pace.fade(STEP)
-        turns, before = self._turns(self._aims(view, source, parts)), self._scope.flat.clone()
+        turns = self._turns(self._aims(view, source, self._parts(due)))
+        before = self._scope.flat.clone()
         self._scan = _Scan(view, turns, before, source_labels, start=self._clock(), due=due)
         familiar, trust = self.settings.familiar, self.settings.trust
         if self.settings.method not in NEEDS_TEACHER or not (familiar or trust):
@@ -376,13 +397,13 @@ class AdaptationSession:
             how = STEP
         start = self._clock()
         outcome = self._move(aim, step, steps, how)
-        self.pace.add(_stage(how, len(scan.turns)), self._clock() - start)
+        self.pace.add(how, (self._clock() - start) / _share(len(scan.turns)))
         return outcome
 
     def _fits(self, scan: _Scan, steps: Steps, how: str) -> bool:
         """Whether a step and the predictions end in time: two where the source model labels what is out of reach."""
-        stage = _stage(how, len(scan.turns))
-        return self.pace.fits(scan.due, stage, *(() if steps.reach is None else ("predict",)))
+        after = () if steps.reach is None else ("predict",)
+        return self.pace.fits(scan.due, how, *after, share=_share(len(scan.turns)))
 
     def _move(self, aim: _Aim, step: Replayed, steps: Steps, how: str) -> str:
         """Move the weights once; returns ``steps``, or ``not finite``."""
@@ -391,7 +412,7 @@ class AdaptationSession:
             self._drift_statistics(aim.view.voxels)
             return "steps"
         if how == RECORD:
-            aim.view.voxels.pyramid.look_up(gradients=True)
+            aim.prepare()
         distillation, loss = step(how).tolist()
         if not math.isfinite(loss):
             return "not finite"
@@ -453,9 +474,9 @@ class AdaptationSession:
             _mix_statistics(self._network, view, self._momentum)
 
 
-def _stage(how: str, parts: int) -> str:
-    """What a way to take a step is called where its cost is kept (`Pace`): smaller steps cost less."""
-    return PART if how == STEP and parts > 1 else how
+def _share(parts: int) -> float:
+    """Of a whole step's cost: costs are kept as those of whole steps, whichever steps were measured."""
+    return PART_SHARE if parts > 1 else 1.0
 
 
 def _objective(settings: AdaptationSettings, source: Callable[[], tuple[Tensor, Tensor]], part: View) -> Objective:

@@ -16,7 +16,7 @@ LOSSES = ("cosine", "centred-cosine", "l2")
 MAX_STEPS = 1000
 MAX_PARTS = 16
 PARTS_IN_TIME = 3
-"""Of `AdaptationSettings.decoded_parts` in little time; a GPU waits for its kernels, and records each part."""
+"""Of `AdaptationSettings.decoded_parts` before a near deadline; a GPU waits for its kernels, and records each part."""
 SCOPE_DEFAULT = "default"
 
 
@@ -101,9 +101,8 @@ class AdaptationSettings:
     margin_m
         Steps run on the voxels within at least this horizontal distance of a paired point.
     decoded_parts
-        Each step encodes all of these voxels and decodes one of so many parts of them, in turns: in little time more
-        and smaller steps gain more, in much time fewer and whole ones. 0 is 3 on a CPU where the deadline or the budget
-        leaves no time for all steps on the whole, and 1 elsewhere.
+        Each step encodes all of these voxels and decodes one of so many parts of them, in turns, and takes less time. 0
+        is 3 on a CPU where the deadline leaves no time for five whole steps, and 1 elsewhere.
 
     Raises
     ------
@@ -175,12 +174,6 @@ class AdaptationSettings:
     def labels_at_once(self) -> bool:
         """Whether scans are labelled without their pictures."""
         return self.in_background or self.mode == "off"
-
-    def parts_on(self, device: str) -> int:
-        """On how many parts of the view steps in little time take turns, on a type of device (`torch.device.type`)."""
-        if self.method == "statistics":
-            return 1
-        return self.decoded_parts or (PARTS_IN_TIME if device == "cpu" else 1)
 
     def resolved(self) -> AdaptationSettings:
         """The same settings with the scope's defaults written out."""

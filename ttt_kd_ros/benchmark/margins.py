@@ -44,7 +44,7 @@ def gradient_cosines(
 ) -> list[Margin]:
     """Compare gradients of the distillation loss with respect to the parameters of the settings' scope.
 
-    Those within each margin come first, then those of the parts that steps take turns on in little time.
+    Those within each margin come first, then those of the parts that steps take turns on before a near deadline.
     """
     whole = _gradient(network, voxels, voxel_targets(pairs, voxels.grid.inverse), settings.scope)
 

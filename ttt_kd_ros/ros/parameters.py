@@ -371,9 +371,8 @@ PARAMETERS: tuple[Parameter, ...] = (
     Parameter(
         "adaptation.decoded_parts",
         _ADAPTATION.decoded_parts,
-        "Each step encodes all of these voxels and decodes one of so many parts of them, in turns: in little time more "
-        "and smaller steps gain more; 0: 3 on a CPU where the deadline or the budget leaves no time for all "
-        "`adaptation.steps` on the whole, else 1.",
+        "Each step encodes all of these voxels and decodes one of so many parts of them, in turns, and takes less "
+        "time; 0: 3 on a CPU where the deadline leaves no time for five whole steps, else 1.",
         (0, MAX_PARTS),
         live=True,
     ),
